@@ -1,0 +1,118 @@
+"""Chat rows: the training format of OpenAI's fine-tuning guide, and the messages of a chat request.
+
+These are msgspec structs, not pydantic models: rows are read by the hundred thousand, and msgspec decodes and checks
+one in C in about a microsecond (docs/adr/0003). Each role is a type of its own, so that a field on the wrong role
+("weight" on a user message) is refused by the decoder itself.
+"""
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from msgspec import Meta, Struct
+
+Json: TypeAlias = Any
+
+
+class TextPart(Struct, tag_field="type", tag="text", forbid_unknown_fields=True, frozen=True):
+    """One piece of text in a message whose content is a list of parts."""
+
+    text: str
+
+
+Content: TypeAlias = str | list[TextPart]
+
+
+class FunctionCall(Struct, forbid_unknown_fields=True, frozen=True):
+    """A call that the assistant makes; `arguments` is a JSON object in a string, as OpenAI sends it."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, forbid_unknown_fields=True, frozen=True):
+    """One tool call of an assistant message."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class FunctionSpec(Struct, forbid_unknown_fields=True, frozen=True):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: dict[str, Json] | None = None
+    strict: bool | None = None
+
+
+class Tool(Struct, forbid_unknown_fields=True, frozen=True):
+    """One entry of `tools`."""
+
+    function: FunctionSpec
+    type: Literal["function"] = "function"
+
+
+class SystemMessage(Struct, tag_field="role", tag="system", forbid_unknown_fields=True, frozen=True):
+    """Instructions for the whole conversation."""
+
+    content: Content
+    name: str | None = None
+
+
+class DeveloperMessage(Struct, tag_field="role", tag="developer", forbid_unknown_fields=True, frozen=True):
+    """What newer OpenAI code sends instead of a system message; rendered as one."""
+
+    content: Content
+    name: str | None = None
+
+
+class UserMessage(Struct, tag_field="role", tag="user", forbid_unknown_fields=True, frozen=True):
+    """What the user says."""
+
+    content: Content
+    name: str | None = None
+
+
+class AssistantMessage(Struct, tag_field="role", tag="assistant", forbid_unknown_fields=True, frozen=True):
+    """What the model says; trained on unless `weight` is 0."""
+
+    content: Content | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | None = None
+    function_call: FunctionCall | None = None
+    weight: Literal[0, 1] | None = None
+
+
+class ToolMessage(Struct, tag_field="role", tag="tool", forbid_unknown_fields=True, frozen=True):
+    """What a tool answered."""
+
+    content: Content
+    tool_call_id: str
+    name: str | None = None
+
+
+class FunctionMessage(Struct, tag_field="role", tag="function", forbid_unknown_fields=True, frozen=True):
+    """What a function answered, in the form that OpenAI has deprecated."""
+
+    content: str | None
+    name: str
+
+
+Message: TypeAlias = SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage | FunctionMessage
+
+
+class ChatExample(Struct, forbid_unknown_fields=True, frozen=True):
+    """One training row: a conversation with at least one assistant message."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    tools: list[Tool] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[FunctionSpec], Meta(min_length=1, max_length=128)] | None = None
+
+
+class PromptCompletion(Struct, forbid_unknown_fields=True, frozen=True):
+    """The pre-2023 row: read as one user turn and one assistant turn."""
+
+    prompt: str
+    completion: str

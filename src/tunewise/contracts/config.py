@@ -1,0 +1,111 @@
+"""`tunewise.yaml`: one experiment, from the data files to the verdict.
+
+"auto" is allowed; paths are relative to the file.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from tunewise.contracts.fine_tuning import Auto, Overlong, TrainingRequest
+from tunewise.contracts.frozen import Frozen
+from tunewise.contracts.graders import AnyGrader
+
+
+class DataConfig(Frozen):
+    """The rows. `test` is never trained on; `test_items` gives graders more than the reference answer."""
+
+    train: Path
+    valid: Path | None = None
+    test: Path
+    test_items: Path | None = Field(default=None, description="JSONL: line i holds the fields of test row i.")
+    max_tokens: Auto | Annotated[int, Field(ge=16)] = Field(
+        default="auto", description="The longest row, in tokens; by default what the model and the memory allow."
+    )
+    overlong: Overlong = "error"
+
+
+class Endpoint(Frozen):
+    """A paid or remote OpenAI-compatible API to compare with."""
+
+    base_url: str
+    model: str
+    api_key_env: str | None = Field(default=None, description="Name of the environment variable that holds the key.")
+    price_per_million_prompt_tokens: Annotated[float, Field(ge=0)]
+    price_per_million_completion_tokens: Annotated[float, Field(ge=0)]
+
+
+class PromptArm(Frozen):
+    """A plain prompt: the test row's own messages, or with another system message in place of the row's."""
+
+    name: str = "prompt"
+    system: str | None = None
+    endpoint: Endpoint | None = None
+
+
+class FewShotArm(Frozen):
+    """k train rows, chosen once with the seed, before every question; fewer where the context is too short."""
+
+    name: str = "few_shot"
+    k: Annotated[int, Field(ge=1, le=64)] = 5
+
+
+class RetrievalArm(Frozen):
+    """BM25 over `documents` (JSONL with a `text` field), or, without documents, over the train rows as examples."""
+
+    name: str = "retrieval"
+    k: Annotated[int, Field(ge=1, le=64)] = 4
+    documents: Path | None = None
+
+
+class ArmsConfig(Frozen):
+    """What the tuned model is compared with; `null` leaves one out. The floors are always scored."""
+
+    prompt: tuple[PromptArm, ...] = (PromptArm(),)
+    few_shot: FewShotArm | None = FewShotArm()
+    retrieval: RetrievalArm | None = RetrievalArm()
+
+
+class Prices(Frozen):
+    """What the user pays. Without a machine price, costs are reported in machine-hours only."""
+
+    currency: str = "USD"
+    machine_hour: Annotated[float, Field(ge=0)] | None = None
+
+
+class UseCase(Frozen):
+    """What only a person knows; the decision record says "not known" where a line is missing."""
+
+    behaviour: str | None = Field(default=None, description="Which behaviour is to improve.")
+    effort: str | None = Field(default=None, description="What preparing the data took.")
+    requests_per_month: Annotated[int, Field(ge=0)] | None = None
+    reuse: str | None = Field(default=None, description="What else this base model and this data serve.")
+
+
+class EvaluationConfig(Frozen):
+    """How answers are made and compared."""
+
+    worthwhile_difference: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.02, description="The smallest gain in the primary score that would be worth a fine-tune."
+    )
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 32
+    max_completion_tokens: Auto | Annotated[int, Field(ge=1)] = Field(
+        default="auto", description="By default a quarter more than the longest reference answer."
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+
+
+class RunConfig(Frozen):
+    """The whole of `tunewise.yaml`."""
+
+    model: str = Field(default="smollm2-135m-instruct", description="Catalogue name, hub id, directory or GGUF file.")
+    suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] = "tuned"
+    data: DataConfig
+    graders: Annotated[tuple[AnyGrader, ...], Field(min_length=1)]
+    training: TrainingRequest = TrainingRequest()
+    arms: ArmsConfig = ArmsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    prices: Prices = Prices()
+    use_case: UseCase = UseCase()

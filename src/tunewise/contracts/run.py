@@ -1,0 +1,144 @@
+"""A training run as files: `spec.json` goes in, `events.jsonl`, `checkpoints/` and `result.json` come out.
+
+This module and `python -m tunewise.train RUN_DIR` are the whole border between the control plane and training.
+
+    RUN_DIR/
+      spec.json                 TrainSpec: complete; training reads no default
+      events.jsonl              one RunEvent a line, `seq` counts from 1 without gaps, across restarts
+      checkpoints/step-N/       whole or absent: written aside, then renamed
+      adapter/                  what PEFT saves, with tokenizer, template and model card
+      result.json               RunResult: written last, by rename
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from tunewise.contracts.fine_tuning import Dtype, Overlong, Schedule
+from tunewise.contracts.frozen import Frozen
+
+SPEC_FILE = "spec.json"
+EVENTS_FILE = "events.jsonl"
+RESULT_FILE = "result.json"
+CHECKPOINTS_DIR = "checkpoints"
+ADAPTER_DIR = "adapter"
+
+PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
+
+
+class BaseModelRef(Frozen):
+    """A base model on this machine: a directory of safetensors, tokenizer and template."""
+
+    name: str = Field(description="As the user wrote it, or the catalogue name.")
+    path: Path = Field(description="Directory that `transformers` loads with no network.")
+    revision: str = Field(description="Content hash (sha256, hex) of what the directory was made from.")
+    parameters: int = Field(description="Number of weights.")
+    context_length: int = Field(description="Tokens that the model was built for.")
+
+
+class DataFile(Frozen):
+    """A file of rows, frozen by its content hash."""
+
+    path: Path
+    sha256: str
+    rows: int
+
+
+class LoraSpec(Frozen):
+    """The adapter's shape, complete. `targets` are the names of linear modules' last path components."""
+
+    rank: PositiveInt
+    alpha: float
+    dropout: float
+    targets: Literal["all-linear"] | tuple[str, ...]
+
+
+class TrainSpec(Frozen):
+    """A training run, complete and replayable: the manifest of a job."""
+
+    base_model: BaseModelRef
+    train_file: DataFile
+    valid_file: DataFile | None
+    n_epochs: PositiveInt
+    batch_size: PositiveInt = Field(description="Rows per optimizer step.")
+    learning_rate: Annotated[float, Field(gt=0)]
+    schedule: Schedule
+    warmup_ratio: float
+    weight_decay: float
+    max_grad_norm: float
+    lora: LoraSpec
+    max_tokens: PositiveInt = Field(description="The longest row, in tokens.")
+    overlong: Overlong
+    dtype: Dtype = Field(description="Of the frozen base weights; LoRA weights are always float32.")
+    seed: int
+    valid_every_steps: PositiveInt = Field(description="Steps between validation losses on a small sample.")
+    valid_sample_rows: PositiveInt
+    checkpoint_minutes: float
+    early_stopping_patience: int | None
+    versions: dict[str, str] = Field(description="Of tunewise, Python, torch, transformers and peft.")
+
+
+class StepMetrics(Frozen):
+    """The data of a metrics event, under OpenAI's names; losses in nats per trained token."""
+
+    step: int
+    total_steps: int
+    train_loss: float
+    train_mean_token_accuracy: float
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+    full_valid_loss: float | None = None
+    full_valid_mean_token_accuracy: float | None = None
+    tokens: int = Field(description="Useful tokens so far: of the user's rows, padding not counted.")
+    seconds: float = Field(description="Training time so far, over all restarts.")
+
+
+class RunEvent(Frozen):
+    """One line of `events.jsonl`."""
+
+    seq: PositiveInt
+    created_at: float = Field(description="Unix time, seconds.")
+    level: Literal["info", "warn", "error"]
+    type: Literal["message", "metrics", "checkpoint"]
+    message: str
+    data: StepMetrics | None = None
+    checkpoint: str | None = Field(default=None, description="Path of a checkpoint, relative to the run directory.")
+
+
+class RunFailure(Frozen):
+    """Why a run failed: a TunewiseError in JSON."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class RowCounts(Frozen):
+    """What became of the training rows; nothing is cut or left out without standing here."""
+
+    rows: int
+    trained: int
+    truncated: int
+    dropped: int
+    nothing_to_train_on: int
+
+
+class RunResult(Frozen):
+    """How a run ended."""
+
+    status: Literal["succeeded", "failed"]
+    error: RunFailure | None = None
+    steps: int
+    epochs: float
+    trained_tokens: int = Field(description="Useful tokens over all epochs: what OpenAI bills.")
+    supervised_tokens: int = Field(description="Those of them that carried loss.")
+    rows: RowCounts
+    train_loss: float | None = Field(description="Mean over the last epoch.")
+    valid_loss: float | None
+    valid_mean_token_accuracy: float | None
+    seconds: float = Field(description="Wall time of training, over all restarts, without loading.")
+    tokens_per_second: float
+    peak_memory_bytes: int
+    adapter: str | None = Field(description="Path of the adapter, relative to the run directory.")
+    adapter_sha256: str | None
