@@ -1,4 +1,4 @@
-"""This machine: cores, memory, number formats, and how fast it multiplies matrices. Knows nothing of models or jobs."""
+"""The machine: cores, memory, number formats, and how fast it multiplies matrices. Knows nothing of models or jobs."""
 
 import platform
 import time

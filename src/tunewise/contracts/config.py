@@ -3,23 +3,22 @@
 "auto" is allowed; paths are relative to the file.
 """
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from tunewise.contracts.fine_tuning import Auto, Overlong, TrainingRequest
-from tunewise.contracts.frozen import Frozen
+from tunewise.contracts.frozen import ConfigPath, Frozen
 from tunewise.contracts.graders import AnyGrader
 
 
 class DataConfig(Frozen):
     """The rows. `test` is never trained on; `test_items` gives graders more than the reference answer."""
 
-    train: Path
-    valid: Path | None = None
-    test: Path
-    test_items: Path | None = Field(default=None, description="JSONL: line i holds the fields of test row i.")
+    train: ConfigPath
+    valid: ConfigPath | None = None
+    test: ConfigPath
+    test_items: ConfigPath | None = Field(default=None, description="JSONL: line i holds the fields of test row i.")
     max_tokens: Auto | Annotated[int, Field(ge=16)] = Field(
         default="auto", description="The longest row, in tokens; by default what the model and the memory allow."
     )
@@ -56,7 +55,7 @@ class RetrievalArm(Frozen):
 
     name: str = "retrieval"
     k: Annotated[int, Field(ge=1, le=64)] = 4
-    documents: Path | None = None
+    documents: ConfigPath | None = None
 
 
 class ArmsConfig(Frozen):
@@ -88,6 +87,9 @@ class EvaluationConfig(Frozen):
 
     worthwhile_difference: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.02, description="The smallest gain in the primary score that would be worth a fine-tune."
+    )
+    usable_score: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="Below this primary score nobody could use the answers, however much they gained."
     )
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     concurrency: Annotated[int, Field(ge=1, le=256)] = 32

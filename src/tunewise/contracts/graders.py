@@ -4,12 +4,11 @@ Templates are OpenAI's: `{{ item.reference }}` is the last assistant message of 
 the row's line in `data.test_items`, `{{ sample.output_text }}` the answer.
 """
 
-from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tunewise.contracts.frozen import Frozen
+from tunewise.contracts.frozen import ConfigPath, Frozen
 
 REFERENCE = "{{ item.reference }}"
 OUTPUT = "{{ sample.output_text }}"
@@ -54,7 +53,7 @@ class Label(Grader):
 
     type: Literal["label"] = "label"
     reference: str = REFERENCE
-    labels: tuple[str, ...] | Path | None = Field(
+    labels: tuple[str, ...] | ConfigPath | None = Field(
         default=None,
         description="The allowed labels, or a JSON file with the list; by default those of the train rows.",
     )
@@ -87,7 +86,7 @@ class SqlExecution(Grader):
     """1 if the answer, run read-only on a SQLite file, gives the reference's rows (in order where it says ORDER BY)."""
 
     type: Literal["sql_execution"] = "sql_execution"
-    database: Path
+    database: ConfigPath
     reference: str = REFERENCE
     seconds: Annotated[float, Field(gt=0, le=60)] = 2.0
 

@@ -1,0 +1,49 @@
+"""The stage cache: a stage's result is kept under the hash of its inputs, and taken from there when they are the same.
+
+Results are written aside and renamed, so that one is whole or absent. Knows nothing of what the stages do.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from tunewise import __version__
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+def input_key(*inputs: object) -> str:
+    """Sixteen hex digits that change when any input, or this program's version, does."""
+    canonical = json.dumps([__version__, *inputs], sort_keys=True, default=_as_json)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return str(value)
+
+
+def cached(path: Path, kind: type[Result], make: Callable[[], Result]) -> tuple[Result, bool]:
+    """The result at `path`, made and written there if it is not; and whether it was there."""
+    if path.exists():
+        return kind.model_validate_json(path.read_bytes()), True
+    result = make()
+    write_whole(path, result.model_dump_json(indent=1))
+    return result, False
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write aside, flush to the disk, rename: a reader sees the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
