@@ -1,0 +1,118 @@
+"""Rows to examples: OpenAI's chat format and the older prompt/completion pairs.
+
+The decoder itself refuses wrong types, unknown fields and fields on the wrong role (see `contracts.chat`), in C.
+Knows JSON and the two formats; what a refused row should have been is told by `explain`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import assert_never
+
+import msgspec
+
+from tunewise.contracts.chat import AssistantMessage, ChatExample, PromptCompletion, UserMessage
+from tunewise.contracts.check import RowFormat
+from tunewise.data.explain import explain_row
+from tunewise.data.reader import is_blank, lines_of, open_checked, read_span, spans
+from tunewise.errors import DataError
+
+CHAT = msgspec.json.Decoder(ChatExample)
+PAIR = msgspec.json.Decoder(PromptCompletion)
+HEAD_LINES = 100
+
+
+def from_pair(pair: PromptCompletion) -> ChatExample:
+    """A prompt/completion row as one user turn and one assistant turn."""
+    return ChatExample(messages=[UserMessage(content=pair.prompt), AssistantMessage(content=pair.completion)])
+
+
+def detect_format(path: Path) -> RowFormat:
+    """The format of a file: that of the first row, among its first hundred lines, that is of either."""
+    size = open_checked(path)
+    first = next(spans(path, size), None)
+    lines = [] if first is None else lines_of(read_span(path, first))[:HEAD_LINES]
+    for line in lines:
+        keys = _keys(line)
+        if "messages" in keys:
+            return "chat"
+        if "prompt" in keys and "completion" in keys:
+            return "prompt_completion"
+    return "chat"
+
+
+def _keys(line: bytes) -> frozenset[str]:
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return frozenset()
+    return frozenset(value) if isinstance(value, dict) else frozenset()
+
+
+def decode_row(line: bytes, row_format: RowFormat) -> ChatExample:
+    """One line as an example.
+
+    Raises:
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: the line is no row of this format.
+    """
+    match row_format:
+        case "chat":
+            return CHAT.decode(line)
+        case "prompt_completion":
+            return from_pair(PAIR.decode(line))
+        case _:
+            assert_never(row_format)
+
+
+def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None:
+    """All rows of a span of lines in one call, or None where that cannot be proved to be one row a line.
+
+    The decoder takes values one after another, whatever stands between them. That each line is one value follows from
+    two counts: every line feed stands between `}` and `{`, where no JSON object has one inside it; and there are as
+    many values as lines.
+    """
+    feeds = data.count(b"\n")
+    lines = feeds + (not data.endswith(b"\n"))
+    between = data.count(b"}\n{") + data.count(b"}\r\n{")
+    if between != lines - 1:
+        return None
+    try:
+        match row_format:
+            case "chat":
+                rows = CHAT.decode_lines(data)
+            case "prompt_completion":
+                rows = [from_pair(pair) for pair in PAIR.decode_lines(data)]
+            case _:
+                assert_never(row_format)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return rows if len(rows) == lines else None
+
+
+def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
+    """Each row with its line number, from 1; blank lines are passed over.
+
+    Raises:
+        DataError: at the first bad row, or when the file cannot be read at all.
+    """
+    row_format = detect_format(path)
+    line = 1
+    for span in spans(path, open_checked(path)):
+        data = read_span(path, span)
+        rows = decode_block(data, row_format)
+        if rows is not None:
+            yield from enumerate(rows, start=line)
+            line += len(rows)
+            continue
+        for text in lines_of(data):
+            if not is_blank(text):
+                yield line, _decode_or_explain(path, line, text, row_format)
+            line += 1
+
+
+def _decode_or_explain(path: Path, line: int, text: bytes, row_format: RowFormat) -> ChatExample:
+    try:
+        return decode_row(text, row_format)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        problem = explain_row(text, row_format)[0]
+        where = f"{path.name}, line {line}: "
+        raise DataError(problem.code, f"{where}{problem.message}; {problem.remedy}", param=problem.param) from error
