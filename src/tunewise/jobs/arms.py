@@ -1,0 +1,160 @@
+"""Asking: the arms of an experiment, from their requests to their answers, through the door that users have.
+
+Knows which arm is asked where and what is kept of it; how an arm's requests are built and sent is `evaluate`'s.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tunewise.contracts.chat import ChatExample
+from tunewise.contracts.config import Endpoint
+from tunewise.contracts.evaluation import Answer, ArmAnswers
+from tunewise.errors import ConfigError
+from tunewise.evaluate import arms, floors
+from tunewise.evaluate.answer_log import AnswerLog
+from tunewise.evaluate.arms import ArmRequests, Window
+from tunewise.evaluate.client import Sampling, Server, answer_arm, wire_message
+from tunewise.evaluate.rows import EvalRow
+from tunewise.jobs.lab import Lab
+from tunewise.jobs.launch import serving
+from tunewise.jobs.stages import input_key, write_whole
+from tunewise.settings import secret
+
+# An answer may be somewhat longer than every one that was seen; one that runs on for ever must still end.
+_ROOM_BEYOND_LONGEST = 1.25
+_LEAST_ROOM_TOKENS = 16
+
+
+class Asked(NamedTuple):
+    """One arm's answers, and the paid API that gave them, if one did."""
+
+    answers: ArmAnswers
+    endpoint: Endpoint | None
+
+
+def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[Asked]:
+    """Every alternative to a fine-tune, and the floors."""
+    asked = [
+        Asked(_ask(lab, arms.prompt_arm(arm, rows), _remote_server(arm.endpoint), train), arm.endpoint)
+        for arm in lab.config.arms.prompt
+        if arm.endpoint is not None
+    ]
+    asked += [Asked(answers, None) for answers in _ask_hosted(lab, _local_arms(lab, rows, train), train, None)]
+    asked += [Asked(floors.majority_answers(train, rows), None), Asked(floors.nearest_answers(train, rows), None)]
+    return asked
+
+
+def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], adapter: Path) -> ArmAnswers:
+    """The tuned model, asked as plainly as a user would."""
+    return _ask_hosted(lab, [arms.tuned_arm(rows)], train, adapter)[0]
+
+
+def _local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[ArmRequests]:
+    config = lab.config.arms
+    window = Window(
+        context=lab.base.context_length,
+        completion=_sampling(lab, train).max_completion_tokens,
+        tokens=lambda messages, tools: len(lab.template.prompt_ids(messages, tools)),
+    )
+    built = [arms.prompt_arm(arm, rows) for arm in config.prompt if arm.endpoint is None]
+    if config.few_shot is not None:
+        built.append(arms.few_shot_arm(config.few_shot, rows, train, window, seed=lab.config.training.seed))
+    if config.retrieval is not None:
+        built.append(arms.retrieval_arm(config.retrieval, rows, train, window))
+    return built
+
+
+def _ask_hosted(
+    lab: Lab, asked: Sequence[ArmRequests], train: Sequence[ChatExample], adapter: Path | None
+) -> list[ArmAnswers]:
+    """Ask the base model, or the adapter on it; it is hosted only if an answer is still missing."""
+    identity = _adapter_identity(adapter)
+    known = [_known(lab, arm, train, identity) for arm in asked]
+    if all(answers is not None for answers in known):
+        return [answers for answers in known if answers is not None]
+    name = lab.base.name if adapter is None else lab.tuned_name
+    adapters = {} if adapter is None else {name: adapter}
+    with serving(lab.base, dtype=lab.dtype, directory=lab.directory / "serve", adapters=adapters) as base_url:
+        return [_ask(lab, arm, Server(base_url, name), train, identity) for arm in asked]
+
+
+def _ask(lab: Lab, arm: ArmRequests, server: Server, train: Sequence[ChatExample], adapter: str = "") -> ArmAnswers:
+    """The arm's answers: kept ones where there are, the missing ones asked for."""
+    known = _known(lab, arm, train, adapter)
+    if known is not None:
+        lab.watcher.reused(arm.arm, f"{len(known.answers)} answers")
+        return known
+    whole = _answers_path(lab, arm, train, adapter)
+    total = len(arm.requests)
+    with AnswerLog(whole.with_suffix(".jsonl")) as log:
+        done = len(log.collected.answers)
+        if done:
+            lab.watcher.reused(arm.arm, f"{done} of {total} answers of an interrupted run")
+
+        def heard(answer: Answer) -> None:
+            nonlocal done
+            log.write(answer)
+            done += 1
+            lab.watcher.progress(done, total, arm.arm)
+
+        answers = asyncio.run(
+            answer_arm(
+                arm,
+                server,
+                _sampling(lab, train),
+                concurrency=lab.config.evaluation.concurrency,
+                on_answer=heard,
+                collected=log.collected,
+            )
+        )
+    if not any(answer.error for answer in answers.answers):
+        write_whole(whole, answers.model_dump_json())
+    return answers
+
+
+def _known(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str) -> ArmAnswers | None:
+    path = _answers_path(lab, arm, train, adapter)
+    return ArmAnswers.model_validate_json(path.read_bytes()) if path.exists() else None
+
+
+def _answers_path(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str) -> Path:
+    """Named by all that an answer depends on: the weights, the requests, and how answers are drawn."""
+    requests = [[wire_message(message) for message in request.messages] for request in arm.requests]
+    key = input_key(
+        lab.base.revision,
+        adapter,
+        lab.dtype,
+        lab.config.evaluation.concurrency,
+        arm.settings,
+        requests,
+        _sampling(lab, train),
+    )
+    return lab.stages_dir / f"answers-{arm.arm}-{key}.json"
+
+
+def _adapter_identity(adapter: Path | None) -> str:
+    """The run directory's name holds the hash of everything that went into the adapter."""
+    return "" if adapter is None else adapter.parent.name
+
+
+def _sampling(lab: Lab, train: Sequence[ChatExample]) -> Sampling:
+    asked = lab.config.evaluation
+    limit = asked.max_completion_tokens
+    if limit == "auto":
+        longest = max((len(lab.template.encode(text)) for text in floors.train_answers(train)), default=0)
+        limit = int(longest * _ROOM_BEYOND_LONGEST) + _LEAST_ROOM_TOKENS
+    return Sampling(max_completion_tokens=limit, temperature=asked.temperature, seed=lab.config.training.seed)
+
+
+def _remote_server(endpoint: Endpoint) -> Server:
+    key = secret(endpoint.api_key_env) if endpoint.api_key_env else None
+    if endpoint.api_key_env and not key:
+        raise ConfigError(
+            "missing_key",
+            f"arms.prompt: {endpoint.base_url} needs a key, but the environment variable {endpoint.api_key_env} is "
+            "not set; set it, or take the arm out",
+            param="arms.prompt.endpoint.api_key_env",
+        )
+    return Server(endpoint.base_url, endpoint.model, key)
