@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import httpx2
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -71,7 +72,9 @@ def pull_hub(source: str, dest: Path, *, offline: bool) -> None:
 
 def _open_gguf(source: Path) -> gguf.GGUFReader:
     """The file's fields and tensors; the reader checks every offset against the file's size."""
-    if source.open("rb").read(4) != b"GGUF":
+    with source.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
         raise ModelError("corrupt_model", f"{source} is not a GGUF file: it does not begin with the letters GGUF.")
     try:
         return gguf.GGUFReader(source)
@@ -192,10 +195,10 @@ def _hub_errors(source: str) -> Iterator[None]:
             f"{source} is not on this machine, and the hub is off (HF_HUB_OFFLINE) or cannot be reached. Pull it where "
             "there is a network, or name a local directory, a GGUF file or smollm2-135m-instruct.",
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (httpx2.HTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise
-        raise ModelError("hub_unreachable", f"{source} could not be fetched from the hub: {error}") from error
+        raise ModelError("hub_unreachable", f"{source} could not be fetched from the hub: {error}.") from error
 
 
 @contextmanager
