@@ -1,0 +1,65 @@
+"""tunewise.yaml: what is accepted, and what each mistake is told."""
+
+from pathlib import Path
+
+import pytest
+
+from tunewise.errors import ConfigError
+from tunewise.jobs.config_file import load_config
+
+GOOD = """
+data: {train: a/train.jsonl, test: ~/test.jsonl}
+graders: [{name: exact, type: exact_match}]
+"""
+
+
+def write(directory: Path, text: str) -> Path:
+    path = directory / "tunewise.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
+    data = load_config(write(tmp_path, GOOD)).data
+    assert data.train == tmp_path / "a" / "train.jsonl"
+    assert data.test == Path.home() / "test.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "says"),
+    [
+        ("data: [", "invalid_yaml", "not YAML"),
+        ("just text", "invalid_config", "expected fields"),
+        (GOOD + "modle: x", "invalid_config", "did you mean 'model'?"),
+        (GOOD + "zzz: 1", "invalid_config", "zzz: unknown field; remove it"),
+        ("graders: [{name: e, type: exact_match}]", "invalid_config", "data: missing"),
+        (GOOD + "evaluation: {temperature: 3}", "invalid_config", "evaluation.temperature"),
+        (GOOD.replace("exact_match", "magic"), "invalid_config", "'exact_match'"),
+        (GOOD.replace("]", ", {name: exact, type: label}]"), "duplicate_grader", "share a name"),
+        (GOOD.replace("]", ", {name: other, type: label}]"), "primary_grader", "0 of 2"),
+        (GOOD + "arms: {prompt: [{name: tuned}]}", "duplicate_arm", "'tuned'"),
+        (GOOD + "training: {method: {type: dpo}}", "invalid_config", "training.method.type"),
+    ],
+)
+def test_each_mistake_is_named(tmp_path: Path, text: str, code: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?")) as raised:
+        load_config(write(tmp_path, text))
+    assert raised.value.code == code
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 problem") as raised:
+        load_config(write(tmp_path, GOOD + "modle: x\nevaluation: {concurrency: 0}"))
+    assert "modle" in raised.value.message
+    assert "evaluation.concurrency" in raised.value.message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tunewise.yaml").write_bytes(b"model: \xff\xfe")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(tmp_path / "tunewise.yaml")

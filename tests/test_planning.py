@@ -1,0 +1,83 @@
+"""Planning: published defaults, completeness, and estimates that move the right way."""
+
+from pathlib import Path
+
+import pytest
+
+from tunewise import planning
+from tunewise.contracts.fine_tuning import Dtype, Hyperparameters, LoraRequest, Method, Supervised, TrainingRequest
+from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
+from tunewise.machine import Machine
+
+BASE = BaseModelRef(name="m", path=Path("m"), revision="0" * 64, parameters=134_515_008, context_length=8192)
+PLAIN_CPU = Machine(name="cpu", cores=2, memory_bytes=24 << 30, bfloat16=False, gflops=100.0)
+BF16_CPU = PLAIN_CPU.model_copy(update={"bfloat16": True})
+
+
+def spec(request: TrainingRequest | None = None, *, rows: int = 400, machine: Machine = PLAIN_CPU) -> TrainSpec:
+    return planning.resolve(
+        request or TrainingRequest(),
+        base_model=BASE,
+        train_file=DataFile(path=Path("train.jsonl"), sha256="0" * 64, rows=rows),
+        valid_file=None,
+        max_tokens=2048,
+        overlong="error",
+        machine=machine,
+        versions={},
+    )
+
+
+# The cookbook's own cases: 101 rows trained 3 epochs, 10 rows 10, 5 rows 20.
+@pytest.mark.parametrize(("rows", "epochs"), [(101, 3), (10, 10), (5, 20), (1, 25), (33, 3), (25_000, 1), (8_334, 2)])
+def test_default_epochs_are_the_published_ones(rows: int, epochs: int) -> None:
+    assert planning.n_epochs(rows) == epochs
+
+
+@pytest.mark.parametrize("rows", [1, 7, 10, 49, 101, 399, 400, 3_999, 10_000, 1_000_000])
+def test_batches_are_within_the_api_limits_and_give_small_files_enough_steps(rows: int) -> None:
+    batch = planning.batch_size(rows)
+    assert 1 <= batch <= 256
+    if 50 <= rows <= 4_000:
+        assert rows // batch >= 50
+
+
+def test_what_is_asked_for_is_kept() -> None:
+    asked = TrainingRequest(
+        method=Method(
+            supervised=Supervised(
+                hyperparameters=Hyperparameters(n_epochs=7, batch_size=5, learning_rate_multiplier=0.5)
+            )
+        ),
+        lora=LoraRequest(rank=4, alpha=3.0),
+        dtype="bfloat16",
+    )
+    made = spec(asked)
+    assert (made.n_epochs, made.batch_size, made.lora.rank, made.lora.alpha) == (7, 5, 4, 3.0)
+    assert made.learning_rate == planning.BASE_LEARNING_RATE * 0.5
+    assert made.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(("machine", "expected"), [(PLAIN_CPU, "float32"), (BF16_CPU, "bfloat16")])
+def test_the_number_format_is_the_one_that_the_cpu_multiplies(machine: Machine, expected: Dtype) -> None:
+    assert spec(machine=machine).dtype == expected
+
+
+def test_a_measured_speed_replaces_the_modelled_one() -> None:
+    common = {"tokens": 60_000, "longest_row": 200, "machine": PLAIN_CPU, "price_per_hour": 2.0}
+    modelled = planning.estimate(spec(), measured_tokens_per_second=None, **common)  # type: ignore[arg-type]
+    measured = planning.estimate(spec(), measured_tokens_per_second=500.0, **common)  # type: ignore[arg-type]
+    assert measured.seconds == pytest.approx(180_000 / 500)
+    assert measured.cost == pytest.approx(2.0 * 360 / 3600)
+    assert "measured" in measured.basis
+    assert "GFLOP/s" in modelled.basis
+
+
+def test_steps_count_the_last_small_batch() -> None:
+    asked = TrainingRequest(
+        method=Method(supervised=Supervised(hyperparameters=Hyperparameters(n_epochs=2, batch_size=8)))
+    )
+    assert planning.total_steps(spec(asked, rows=101)) == 2 * 13
+
+
+def test_longer_rows_need_more_memory() -> None:
+    assert planning.memory(spec(), 2000) > planning.memory(spec(), 200) > BASE.parameters * 4
