@@ -1,0 +1,150 @@
+"""`python -m tunewise.train RUN_DIR`: train a run, or go on with it.
+
+Exit codes: 0 the run succeeded (now or before); 128 + n paused by signal n with a checkpoint written, start it again to
+go on; 2 to 5 it failed, and `result.json` says why; 1 a fault in this program.
+"""
+
+import fcntl
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from tunewise.contracts.run import RESULT_FILE, RowCounts, RunFailure, RunResult
+from tunewise.errors import TrainingError, TunewiseError
+from tunewise.train.checkpoint import remove_leftovers
+from tunewise.train.failures import named
+from tunewise.train.run import finish, peak_memory_bytes, result, run_steps, write_result
+from tunewise.train.session import Session, open_session, read_spec
+
+log = logging.getLogger("tunewise.train")
+
+LOCK_FILE = ".lock"
+# Freed before a failure is written down, so that `result.json` has room on a full disk.
+RESERVE_FILE = ".reserve"
+RESERVE_BYTES = 64 * 1024
+USAGE_EXIT = 64
+
+
+class PauseSignal:
+    """Remembers that a signal asked the process to pause."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+
+    def is_set(self) -> bool:
+        """Whether to stop after this step."""
+        return self.number is not None
+
+
+def main(arguments: list[str]) -> int:
+    """Run the directory that is named; the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+        log.error("usage: python -m tunewise.train RUN_DIR (a directory with spec.json); got %s", arguments)
+        return USAGE_EXIT
+    pause = PauseSignal()
+    directory = Path(arguments[0]).resolve()
+    try:
+        with lock(directory):
+            return train(directory, pause)
+    except TunewiseError as error:
+        log.error("%s", error.message)
+        return error.exit_code
+
+
+def lock(directory: Path) -> IO[str]:
+    """Hold the run directory for as long as the file is open.
+
+    Raises:
+        TrainingError: already_running.
+    """
+    file = (directory / LOCK_FILE).open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise TrainingError(
+            "already_running", f"{directory}: another process is training this run; wait for it or stop it"
+        ) from error
+    return file
+
+
+def train(directory: Path, pause: PauseSignal) -> int:
+    """Train the run in `directory` to its end, to a pause, or to a failure that is written down."""
+    if has_succeeded(directory):
+        log.info("%s: this run has succeeded already", directory)
+        return 0
+    session: Session | None = None
+    try:
+        (directory / RESULT_FILE).unlink(missing_ok=True)
+        (directory / RESERVE_FILE).write_bytes(os.urandom(RESERVE_BYTES))
+        session = open_session(directory, read_spec(directory))
+        log.info("step %d of %d", session.progress.step, session.total_steps)
+        run_steps(session, pause.is_set)
+        if pause.number is not None and not session.is_finished:
+            log.info("paused at step %d", session.progress.step)
+            return 128 + pause.number
+        finish(session)
+    except BaseException as error:
+        known = named(error)
+        record_failure(directory, session, known or TrainingError("internal_error", f"{type(error).__name__}: {error}"))
+        if known is None:
+            raise
+        log.error("%s", known.message)
+        return known.exit_code
+    finally:
+        (directory / RESERVE_FILE).unlink(missing_ok=True)
+    return 0
+
+
+def has_succeeded(directory: Path) -> bool:
+    """Whether a result of a run that succeeded lies there."""
+    path = directory / RESULT_FILE
+    return path.is_file() and RunResult.model_validate_json(path.read_bytes()).status == "succeeded"
+
+
+def record_failure(directory: Path, session: Session | None, error: TunewiseError) -> None:
+    """Write the error event and the result; what was half-written goes first, to make room."""
+    (directory / RESERVE_FILE).unlink(missing_ok=True)
+    remove_leftovers(directory / "checkpoints")
+    remove_leftovers(directory)
+    failure = RunFailure(code=error.code, message=error.message, param=error.param)
+    with suppress(OSError):
+        if session is not None:
+            session.journal.write(error.message, level="error")
+    write_result(directory, result(session, failure) if session else _unstarted(failure))
+
+
+def _unstarted(failure: RunFailure) -> RunResult:
+    """The result of a run that failed while it was loading."""
+    return RunResult(
+        status="failed",
+        error=failure,
+        steps=0,
+        epochs=0.0,
+        trained_tokens=0,
+        supervised_tokens=0,
+        rows=RowCounts(rows=0, trained=0, truncated=0, dropped=0, nothing_to_train_on=0),
+        train_loss=None,
+        valid_loss=None,
+        valid_mean_token_accuracy=None,
+        seconds=0.0,
+        tokens_per_second=0.0,
+        peak_memory_bytes=peak_memory_bytes(),
+        adapter=None,
+        adapter_sha256=None,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,204 @@
+"""The training loop: from `spec.json` to `result.json`, resumable at any step.
+
+Everything that decides a weight is either in the spec, in the newest checkpoint, or a pure function of the two, so a
+run that was killed ends in the same weights as one that was not. Knows nothing of jobs or of who started it.
+"""
+
+import resource
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from tunewise.contracts.run import ADAPTER_DIR, CHECKPOINTS_DIR, RESULT_FILE, RunFailure, RunResult, StepMetrics
+from tunewise.train.adapter import WEIGHTS_FILE, write_adapter
+from tunewise.train.checkpoint import KEPT_EPOCHS, directory_of, load_weights, prune, save_checkpoint
+from tunewise.train.journal import make_directory_whole, write_whole
+from tunewise.train.plan import step_rows, validation_sample
+from tunewise.train.schedule import learning_rate
+from tunewise.train.session import Session, trainable
+from tunewise.train.step import Tally, accumulate_gradients, clip_gradients, evaluate
+
+
+def run_steps(session: Session, should_pause: Callable[[], bool]) -> None:
+    """Train until the run is finished or is to pause; either way its newest state is in a checkpoint.
+
+    Raises:
+        TrainingError: loss_not_finite.
+    """
+    _announce(session)
+    started = time.monotonic() - session.progress.seconds
+    saved_at = time.monotonic()
+    while not session.is_finished and not should_pause():
+        _one_step(session, started)
+        if session.progress.step in session.progress.epoch_steps:
+            _save(session)
+            _announce_checkpoint(session)
+            saved_at = time.monotonic()
+        elif time.monotonic() - saved_at > session.spec.checkpoint_minutes * 60:
+            _save(session)
+            saved_at = time.monotonic()
+    if session.progress.step and not directory_of(session.checkpoints, session.progress.step).is_dir():
+        _save(session)
+
+
+def _announce(session: Session) -> None:
+    """Say what became of the rows, once; and what a kill between a checkpoint and its event left unsaid."""
+    counts = session.train.counts
+    if session.progress.events_seq == 0 and counts.trained < counts.rows + counts.truncated:
+        session.journal.write(
+            f"Of {counts.rows} training rows {counts.trained} are trained on: {counts.truncated} truncated to "
+            f"{session.spec.max_tokens} tokens, {counts.dropped} dropped, {counts.nothing_to_train_on} without an "
+            "answer to train on",
+            level="warn",
+        )
+    if session.progress.step and session.progress.step in session.progress.epoch_steps:
+        _announce_checkpoint(session)
+
+
+def _one_step(session: Session, started: float) -> None:
+    spec, step = session.spec, session.progress.step
+    chosen = step_rows(len(session.train.rows), spec.batch_size, seed=spec.seed, step=step)
+    session.optimizer.param_groups[0]["lr"] = learning_rate(
+        step, session.total_steps, peak=spec.learning_rate, schedule=spec.schedule, warmup_ratio=spec.warmup_ratio
+    )
+    tally = accumulate_gradients(session.base, session.train.rows, chosen)
+    clip_gradients(trainable(session.model), spec.max_grad_norm)
+    session.optimizer.step()
+    session.optimizer.zero_grad(set_to_none=True)
+    _record(session, tally, started)
+
+
+def _record(session: Session, tally: Tally, started: float) -> None:
+    """Count the step, validate where that is due, and tell."""
+    before = session.progress
+    step = before.step + 1
+    opens_epoch, ends_epoch = before.step % session.steps_per_epoch == 0, step % session.steps_per_epoch == 0
+    sampled = _validate(session, full=False) if step % session.spec.valid_every_steps == 0 else None
+    full = _validate(session, full=True) if ends_epoch else None
+    metrics = StepMetrics(
+        step=step,
+        total_steps=session.total_steps,
+        train_loss=tally.loss,
+        train_mean_token_accuracy=tally.accuracy,
+        valid_loss=sampled.loss if sampled else None,
+        valid_mean_token_accuracy=sampled.accuracy if sampled else None,
+        full_valid_loss=full.loss if full else None,
+        full_valid_mean_token_accuracy=full.accuracy if full else None,
+        tokens=before.tokens + tally.tokens,
+        seconds=time.monotonic() - started,
+    )
+    session.journal.write(step_message(metrics), metrics=metrics)
+    session.progress = before.model_copy(
+        update={
+            "step": step,
+            "seconds": metrics.seconds,
+            "tokens": metrics.tokens,
+            "supervised": before.supervised + tally.supervised,
+            "epoch_loss_sum": tally.loss_sum + (0.0 if opens_epoch else before.epoch_loss_sum),
+            "epoch_supervised": tally.supervised + (0 if opens_epoch else before.epoch_supervised),
+            "events_size": session.journal.size,
+            "events_seq": session.journal.seq,
+        }
+        | (_epoch_end(session, metrics) if ends_epoch else {})
+    )
+
+
+def _epoch_end(session: Session, metrics: StepMetrics) -> dict[str, object]:
+    """What changes in the progress when an epoch ends: the validation so far, and how long it has not improved."""
+    before = session.progress
+    ended: dict[str, object] = {"epoch_steps": (*before.epoch_steps, metrics.step), "epoch_metrics": metrics}
+    loss = metrics.full_valid_loss
+    if loss is None:
+        return ended
+    improved = before.best_valid_loss is None or loss < before.best_valid_loss
+    return ended | {
+        "valid_loss": loss,
+        "valid_accuracy": metrics.full_valid_mean_token_accuracy,
+        "best_valid_loss": loss if improved else before.best_valid_loss,
+        "best_step": metrics.step if improved else before.best_step,
+        "stale_epochs": 0 if improved else before.stale_epochs + 1,
+    }
+
+
+def step_message(metrics: StepMetrics) -> str:
+    """A step in the words of OpenAI's events (see the wire's published event log)."""
+    losses = {
+        "training loss": metrics.train_loss,
+        "validation loss": metrics.valid_loss,
+        "full validation loss": metrics.full_valid_loss,
+    }
+    told = ", ".join(f"{name}={loss:.2f}" for name, loss in losses.items() if loss is not None)
+    return f"Step {metrics.step}/{metrics.total_steps}: {told}"
+
+
+def _validate(session: Session, *, full: bool) -> Tally | None:
+    if session.valid is None:
+        return None
+    rows = session.valid.rows
+    size = len(rows) if full else session.spec.valid_sample_rows
+    return evaluate(session.base, rows, validation_sample(len(rows), size, seed=session.spec.seed))
+
+
+def _save(session: Session) -> None:
+    """Write a checkpoint, then remove those that nothing needs any more."""
+    progress = session.progress
+    session.journal.sync()
+    save_checkpoint(session.checkpoints, session.model, session.optimizer, session.spec, progress)
+    best = {progress.best_step} if session.spec.early_stopping_patience and progress.best_step else set()
+    prune(session.checkpoints, {progress.step, *progress.epoch_steps[-KEPT_EPOCHS:], *best})
+
+
+def _announce_checkpoint(session: Session) -> None:
+    step = session.progress.step
+    session.journal.write(
+        f"Checkpoint created at step {step}",
+        metrics=session.progress.epoch_metrics,
+        checkpoint=f"{CHECKPOINTS_DIR}/{directory_of(session.checkpoints, step).name}",
+    )
+    session.journal.sync()
+
+
+def finish(session: Session) -> RunResult:
+    """Write the adapter, then the result; with early stopping the adapter is that of the best epoch."""
+    if session.spec.early_stopping_patience and session.progress.best_step:
+        load_weights(directory_of(session.checkpoints, session.progress.best_step), session.model)
+    adapter = session.directory / ADAPTER_DIR
+    make_directory_whole(adapter, lambda aside: write_adapter(aside, session.model, session.spec, session.progress))
+    digest = sha256((adapter / WEIGHTS_FILE).read_bytes()).hexdigest()
+    return write_result(
+        session.directory, result(session).model_copy(update={"adapter": ADAPTER_DIR, "adapter_sha256": digest})
+    )
+
+
+def result(session: Session, error: RunFailure | None = None) -> RunResult:
+    """How the run stands, without an adapter."""
+    progress = session.progress
+    return RunResult(
+        status="failed" if error else "succeeded",
+        error=error,
+        steps=progress.step,
+        epochs=progress.step / session.steps_per_epoch,
+        trained_tokens=progress.tokens,
+        supervised_tokens=progress.supervised,
+        rows=session.train.counts,
+        train_loss=progress.epoch_loss_sum / progress.epoch_supervised if progress.epoch_supervised else None,
+        valid_loss=progress.valid_loss,
+        valid_mean_token_accuracy=progress.valid_accuracy,
+        seconds=progress.seconds,
+        tokens_per_second=progress.tokens / progress.seconds if progress.seconds else 0.0,
+        peak_memory_bytes=peak_memory_bytes(),
+        adapter=None,
+        adapter_sha256=None,
+    )
+
+
+def write_result(directory: Path, outcome: RunResult) -> RunResult:
+    """Write `result.json` by rename."""
+    write_whole(directory / RESULT_FILE, outcome.model_dump_json(indent=1).encode())
+    return outcome
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

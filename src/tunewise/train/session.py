@@ -1,0 +1,138 @@
+"""A training run in memory: made from a spec, brought to where its newest checkpoint stood. Knows no steps."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from peft import PeftModel
+from pydantic import ValidationError
+from torch.optim import AdamW
+from transformers import PreTrainedModel
+
+from tunewise.contracts.run import CHECKPOINTS_DIR, EVENTS_FILE, SPEC_FILE, BaseModelRef, TrainSpec
+from tunewise.data.template import Template
+from tunewise.errors import TrainingError
+from tunewise.modeling.loading import load_frozen
+from tunewise.modeling.lora import add_adapter
+from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
+from tunewise.train.journal import Journal
+from tunewise.train.plan import steps_per_epoch
+from tunewise.train.progress import Progress
+from tunewise.train.rows import Loaded, load_rows
+
+
+@dataclass
+class Session:
+    """What a run holds while it lasts; `progress` is replaced after each step."""
+
+    directory: Path
+    spec: TrainSpec
+    train: Loaded
+    valid: Loaded | None
+    base: PreTrainedModel
+    model: PeftModel
+    optimizer: AdamW
+    journal: Journal
+    progress: Progress
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training rows."""
+        return steps_per_epoch(len(self.train.rows), self.spec.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run, if nothing stops it early."""
+        return self.steps_per_epoch * self.spec.n_epochs
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of checkpoints."""
+        return self.directory / CHECKPOINTS_DIR
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step is left: all are done, or early stopping has ended the run."""
+        patience = self.spec.early_stopping_patience
+        stopped = patience is not None and self.progress.stale_epochs >= patience
+        return stopped or self.progress.step >= self.total_steps
+
+
+def read_spec(directory: Path) -> TrainSpec:
+    """Read the manifest of a run.
+
+    Raises:
+        TrainingError: missing_spec, invalid_spec.
+    """
+    path = directory / SPEC_FILE
+    if not path.is_file():
+        raise TrainingError("missing_spec", f"{path}: no such file; give the directory of a run")
+    try:
+        spec = TrainSpec.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise TrainingError(
+            "invalid_spec",
+            f"{path}: {field or 'the file'}: {first['msg']}; submit the job again or mend the file",
+            param=field or None,
+        ) from error
+    if spec.early_stopping_patience is not None and spec.valid_file is None:
+        raise TrainingError(
+            "early_stopping_needs_validation",
+            f"{path}: early_stopping_patience is {spec.early_stopping_patience}, but there is no validation file; "
+            "add one or leave early stopping out",
+            param="early_stopping_patience",
+        )
+    return spec
+
+
+def open_session(directory: Path, spec: TrainSpec) -> Session:
+    """Load everything a run needs and go back to its newest checkpoint, if there is one.
+
+    Raises:
+        DataError, ModelError, TrainingError: the data, the base model or a checkpoint cannot be used.
+    """
+    torch.set_num_threads(usable_cores())
+    template = Template.load(_existing(spec.base_model))
+    train = load_rows(spec.train_file, template, max_tokens=spec.max_tokens, overlong=spec.overlong)
+    valid = (
+        load_rows(spec.valid_file, template, max_tokens=spec.max_tokens, overlong=spec.overlong)
+        if spec.valid_file
+        else None
+    )
+    base = load_frozen(spec.base_model, spec.dtype)
+    torch.manual_seed(spec.seed)
+    model = add_adapter(base, spec.lora)
+    model.train()
+    optimizer = AdamW(trainable(model), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+    checkpoints = directory / CHECKPOINTS_DIR
+    checkpoints.mkdir(exist_ok=True)
+    remove_leftovers(checkpoints)
+    remove_leftovers(directory)
+    steps = steps_on_disk(checkpoints)
+    progress = load_checkpoint(directory_of(checkpoints, steps[-1]), model, optimizer) if steps else Progress()
+    journal = Journal(directory / EVENTS_FILE, size=progress.events_size, seq=progress.events_seq)
+    return Session(directory, spec, train, valid, base, model, optimizer, journal, progress)
+
+
+def trainable(model: PeftModel) -> list[torch.nn.Parameter]:
+    """The adapter's weights."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def usable_cores() -> int:
+    """Physical cores that this process may use; a second thread on a core slows matrix products down."""
+    return min(len(os.sched_getaffinity(0)), psutil.cpu_count(logical=False) or 1)
+
+
+def _existing(base: BaseModelRef) -> Path:
+    if not base.path.is_dir():
+        raise TrainingError(
+            "missing_base_model",
+            f"base model {base.name}: {base.path} is not there; run `tunewise models pull {base.name}`",
+            param="base_model",
+        )
+    return base.path
