@@ -123,19 +123,19 @@ def _cost_per_1000(
 
 def _basis(arms: Sequence[ArmResult], prices: Prices) -> str:
     unit = (
-        "No machine price is given, so amounts are machine-hours"
+        "No machine price is given, so amounts are machine-hours."
         if prices.machine_hour is None
-        else f"A machine-hour costs {prices.machine_hour:g} {prices.currency}"
+        else f"A machine-hour costs {prices.machine_hour:g} {prices.currency}."
     )
     sentences = [
-        f"{unit}; machine time is the measured wall time of all test requests on this machine, at the run's own "
-        "concurrency and with nothing else to serve, so a prompt prefix that the engine had in its cache cost next "
-        "to nothing and counts as no saving"
+        unit,
+        "Machine time is the measured wall time of all test requests, at the run's own concurrency and with nothing "
+        "else to serve; a prompt prefix that the engine had in its cache cost next to nothing and counts as no saving.",
     ]
     if any(arm.kind not in FLOORS and arm.machine_hours_per_1000 is None for arm in arms):
-        sentences.append("a paid API is charged by its token prices, with no discount for cached prompt tokens")
-    sentences.append("the time to write the data and to evaluate is not counted")
-    return "; ".join(sentences) + "."
+        sentences.append("A paid API is charged by its token prices, with no discount for cached prompt tokens.")
+    sentences.append("The time to write the data and to evaluate is not counted.")
+    return " ".join(sentences)
 
 
 def _latencies(answered: Sequence[Answer]) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import assert_never
 from tunewise.contracts.evaluation import ArmKind, Outcome
 from tunewise.evaluate.economics import FLOORS
 from tunewise.evaluate.standing import Case, Standing
-from tunewise.evaluate.wording import about, amount, between, count, gain, listed, percent, plural, score
+from tunewise.evaluate.wording import about, amount, between, count, digits, gain, listed, percent, plural, score
 
 LINES_SHOWN = 5
 
@@ -27,15 +27,17 @@ def headline(case: Case, outcome: Outcome, needed: int | None) -> str:
 
 
 def reasons(case: Case) -> tuple[str, ...]:
-    """Quality first, then the other arms, the floors, cost, and whatever weakens or blocks the claim."""
+    """Quality first, then whatever weakens or blocks the claim, the other arms and floors, and cost."""
+    others = [standing for standing in _by_difference(case) if standing is not case.best]
     sentences = [
         _quality(case),
         _usable(case),
-        *(_compared(standing, case) for standing in _by_difference(case) if standing is not case.best),
-        _cost(case),
         _leakage(case),
-        _repeats(case),
         *_failures(case),
+        _repeats(case),
+        *(_compared(standing, case) for standing in others if standing.quality != "holds"),
+        _beaten([standing for standing in others if standing.quality == "holds"]),
+        _cost(case),
     ]
     return tuple(sentence for sentence in sentences if sentence)
 
@@ -63,8 +65,8 @@ def _worth_it(case: Case) -> str:
     on_quality = all(standing.quality == "holds" for standing in case.standings)
     if on_quality:
         return (
-            f"Worth it: the tuned model scores {score(case.score.mean.value)}, the best alternative, {name(best)}, "
-            f"{score(best.mean.mean.value)}, on {rows}."
+            f"Worth it: the tuned model scores {score(case.score.mean.value)} where the best alternative, {best.arm.arm}, "
+            f"scores {score(best.mean.mean.value)}, on {rows}."
         )
     cheaper = [standing for standing in case.standings if standing.quality != "holds"]
     payback = max(standing.break_even.requests or 0 for standing in cheaper if standing.break_even)
@@ -78,7 +80,7 @@ def _why_lost(case: Case) -> str:
     ours = score(case.score.mean.value)
     if not case.is_usable:
         return (
-            f"the tuned model scores {ours}, below the {score(case.terms.usable)} from which its answers "
+            f"the tuned model scores {ours}, below the {digits(case.terms.usable)} from which its answers "
             f"would be usable at all"
         )
     worst = min(case.lost, key=lambda standing: standing.comparison.difference.value)
@@ -88,7 +90,7 @@ def _why_lost(case: Case) -> str:
         return f"at {ours} the tuned model is {verb} {name(worst)} at {score(worst.mean.mean.value)}"
     return (
         f"the gain over {name(worst)} is {gain(difference.value)}, and most likely smaller than the "
-        f"{score(case.terms.worthwhile)} that would be worthwhile"
+        f"{digits(case.terms.worthwhile)} that would be worthwhile"
     )
 
 
@@ -143,7 +145,7 @@ def _difference(standing: Standing, case: Case) -> str:
 
 
 def _meaning(standing: Standing, case: Case) -> str:
-    worthwhile = score(case.terms.worthwhile)
+    worthwhile = digits(case.terms.worthwhile)
     match standing.quality:
         case "holds":
             return f"better, and by at least the {worthwhile} that you call worthwhile"
@@ -156,16 +158,27 @@ def _meaning(standing: Standing, case: Case) -> str:
 
 
 def _compared(standing: Standing, case: Case) -> str:
-    kind = "The floor" if standing.arm.kind in FLOORS else "Against"
-    verb = " scores" if standing.arm.kind in FLOORS else ", which scores"
-    return f"{kind} {name(standing)}{verb} {score(standing.mean.mean.value)}. {_difference(standing, case)}"
+    kind = "The floor" if standing.arm.kind in FLOORS else "The arm"
+    return f"{kind} {name(standing)} scores {score(standing.mean.mean.value)}. {_difference(standing, case)}"
+
+
+def _beaten(held: list[Standing]) -> str:
+    """The arms that are clearly beaten, in one sentence."""
+    if not held:
+        return ""
+    shown = [
+        f"{name(standing)} by {gain(standing.comparison.difference.value)} "
+        f"({between(standing.comparison.difference, signed=True)})"
+        for standing in held
+    ]
+    return f"Beaten by a worthwhile difference: {listed(shown)}."
 
 
 def _usable(case: Case) -> str:
     if case.is_usable:
         return ""
     return (
-        f"A score of {score(case.score.mean.value)} is below the {score(case.terms.usable)} set as usable "
+        f"A score of {score(case.score.mean.value)} is below the {digits(case.terms.usable)} set as usable "
         "(evaluation.usable_score), so no gain over another arm makes the answers worth having."
     )
 

@@ -113,7 +113,7 @@ def quality_claim(comparison: Comparison, terms: Terms, lost_by_tuned: float, lo
 
 
 def cost_claim(comparison: Comparison, break_even: BreakEven | None, terms: Terms, lost_by_other: float) -> Claim:
-    """Is the tuned arm as good, and is its training earned back within a year's requests?
+    """Judge whether the tuned arm is as good and earns its training back within a year's requests.
 
     As good means that the interval lies above minus the worthwhile difference (non-inferiority with that margin).
     """

@@ -1,0 +1,106 @@
+"""The two pictures of the report, from its numbers: the loss curve, and cost against volume with the break-even.
+
+Knows arms, costs and steps; `charts` draws.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
+
+from tunewise.contracts.evaluation import ArmResult, Economics
+from tunewise.contracts.run import StepMetrics
+from tunewise.evaluate import wording
+from tunewise.evaluate.charts import Chart, Line, Mark, line_chart, thinned
+from tunewise.evaluate.economics import FLOORS, tuned_arm
+
+# A break-even this many times farther out than the first would flatten the chart; the table still has it.
+FARTHEST = 8.0
+
+
+class Picture(NamedTuple):
+    """A drawn chart, with the legend that the page sets as text."""
+
+    svg: Markup
+    legend: Sequence[tuple[str, str]]
+
+
+def loss_picture(curve: Sequence[StepMetrics]) -> Picture | None:
+    """Train and validation loss by step; None for a run without steps."""
+    if not curve:
+        return None
+    sample = [(float(m.step), m.valid_loss) for m in curve if m.valid_loss is not None]
+    full = [(float(m.step), m.full_valid_loss) for m in curve if m.full_valid_loss is not None]
+    lines = [Line("train loss, smoothed", "train", thinned([(float(m.step), m.train_loss) for m in curve]))]
+    if sample:
+        lines.append(Line("validation loss, on a sample", "sample", sample, has_dots=True))
+    if full:
+        lines.append(Line("validation loss, all rows, at the end of an epoch", "valid", full, has_dots=True))
+    ends = "; ".join(
+        f"{line.label}: {line.points[0][1]:.3g} at first, {line.points[-1][1]:.3g} at last" for line in lines
+    )
+    chart = Chart("loss", "Loss by training step", f"{ends}.", "step", "loss, nats per token", lines)
+    return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
+
+
+def cost_picture(arms: Sequence[ArmResult], costs: Economics) -> Picture | None:
+    """Total cost against requests: training comes first for the tuned arm, the others start at 0.
+
+    None where the tuned arm has no cost in the unit of the training cost.
+    """
+    tuned = tuned_arm(arms)
+    per_request = {arm.arm: _per_request(arm, costs) for arm in arms if arm.kind not in FLOORS}
+    slopes = {name: cost for name, cost in per_request.items() if cost is not None}
+    if tuned.arm not in slopes or max(slopes.values()) <= 0:
+        return None
+    top = _volume(slopes, costs)
+    lines = [_cost_line(index, arm, tuned, slopes[arm], top, costs) for index, arm in enumerate(slopes)]
+    marks = [
+        Mark(f"{wording.about(paid.requests)} requests", paid.requests, paid.requests * slopes[paid.other])
+        for paid in costs.break_even
+        if paid.requests is not None and paid.requests <= top and paid.other in slopes
+    ]
+    chart = Chart(
+        "cost",
+        "Total cost against the number of requests",
+        _described(costs),
+        "requests",
+        f"total, {costs.currency or 'machine-hours'}",
+        lines,
+        marks,
+    )
+    return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
+
+
+def _per_request(arm: ArmResult, costs: Economics) -> float | None:
+    per_1000 = arm.cost_per_1000 if costs.currency else arm.machine_hours_per_1000
+    return None if per_1000 is None else per_1000 / 1_000
+
+
+def _volume(slopes: dict[str, float], costs: Economics) -> float:
+    """The chart's last request count: past the break-evens, or where running costs are thrice the training."""
+    found = sorted(paid.requests for paid in costs.break_even if paid.requests)
+    if found:
+        return 1.7 * max(requests for requests in found if requests <= FARTHEST * found[0])
+    return 3 * costs.training_cost / max(slopes.values()) or 1_000.0
+
+
+def _cost_line(index: int, arm: str, tuned: ArmResult, slope: float, top: float, costs: Economics) -> Line:
+    if arm == tuned.arm:
+        start = costs.training_cost
+        return Line(f"{arm}, with its training", "tuned", [(0, start), (top, start + slope * top)])
+    return Line(arm, f"arm{index % 4}", [(0, 0), (top, slope * top)])
+
+
+def _described(costs: Economics) -> str:
+    training = wording.amount(costs.training_cost, costs.currency)
+    against = [
+        f"against {paid.other} after {wording.about(paid.requests)} requests" if paid.requests is not None
+        else f"against {paid.other} never"
+        for paid in costs.break_even
+    ]  # fmt: skip
+    return (
+        f"Training costs {training}, earned back {wording.listed(against)}."
+        if against
+        else f"Training costs {training}."
+    )
