@@ -4,6 +4,7 @@ Knows bytes and encodings; knows nothing of JSON's contents. Only `\n` ends a ro
 the other ends that `str.splitlines` sees may stand inside a row.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -58,6 +59,13 @@ def refuse_container(path: Path, head: bytes) -> None:
     for magic, what, remedy in CONTAINERS:
         if head.startswith(magic):
             raise DataError("not_text", f"{path}: this is {what}, not JSON lines; {remedy}", param=str(path))
+    if re.match(rb"\s*(\[\s*\{|\{\s*\n)", head.removeprefix(BOM)):
+        raise DataError(
+            "not_json_lines",
+            f"{path}, line 1: this is one JSON document over several lines, not JSON lines; write one object a line, "
+            "with no brackets around them: jq -c '.[]' FILE > NEW",
+            param=str(path),
+        )
     encoding = wide_encoding(head)
     if encoding:
         raise DataError(

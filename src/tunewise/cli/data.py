@@ -1,0 +1,131 @@
+"""`tunewise data check`: what is wrong with data files, and what a job on them would take. Exit code 3 means errors.
+
+Finds the base model and the plan, calls `tunewise.data.check`, and prints. Knows nothing of rows.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tunewise import machine, planning
+from tunewise.catalogue import DEFAULT_MODEL, find
+from tunewise.cli.data_report import print_report
+from tunewise.contracts.check import CheckReport, FileReport, Split
+from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
+from tunewise.contracts.run import BaseModelRef, DataFile
+from tunewise.data.check import Limits, check
+from tunewise.data.template import Template
+from tunewise.errors import ConfigError, DataError
+from tunewise.settings import get_settings
+
+app = typer.Typer(
+    name="data",
+    help="Check training files before anything is spent.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _group() -> None:
+    """A callback makes typer keep the name of a single command."""
+
+
+@app.command("check")
+def check_files(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="JSONL files; 'test', 'valid' or 'dev' in a name says what it is, others are for training."
+        ),
+    ] = None,
+    train: Annotated[list[Path] | None, typer.Option(help="A training file, whatever its name.")] = None,
+    valid: Annotated[list[Path] | None, typer.Option(help="A validation file.")] = None,
+    test: Annotated[list[Path] | None, typer.Option(help="A test file.")] = None,
+    model: Annotated[str, typer.Option(help="The base model whose tokens are counted; 'none' counts none.")] = (
+        DEFAULT_MODEL
+    ),
+    max_tokens: Annotated[
+        int | None, typer.Option(min=16, help="The longest row; by default the model's context.")
+    ] = None,
+    overlong: Annotated[Overlong, typer.Option(help="What to do with longer rows.")] = "error",
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Report every problem of data files, and what they hold."""
+    wanted = [(split_of(path), path) for path in files or ()]
+    wanted += [("train", path) for path in train or ()]
+    wanted += [("valid", path) for path in valid or ()]
+    wanted += [("test", path) for path in test or ()]
+    if not wanted:
+        raise ConfigError("no_files", "no file given; name at least one, as in: tunewise data check train.jsonl")
+    reference = None if model == "none" else find(model, get_settings())
+    report = checked(wanted, reference, max_tokens, overlong)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        print_report(report, Console())
+    if report.errors:
+        raise typer.Exit(DataError.exit_code)
+
+
+def split_of(path: Path) -> Split:
+    """What a file is for, by its name."""
+    name = path.stem.lower()
+    if "test" in name:
+        return "test"
+    return "valid" if "val" in name or "dev" in name else "train"
+
+
+def checked(
+    files: list[tuple[Split, Path]], model: BaseModelRef | None, max_tokens: int | None, overlong: Overlong
+) -> CheckReport:
+    """The report on the files; with the plan of a job when there is a model and something to train on."""
+    if model is None:
+        return check(files)
+    limit = max_tokens or model.context_length
+    report = check(files, Limits(Template.load(model.path), limit, overlong))
+    train = next((file for file in report.files if file.split == "train" and file.tokens_per_row), None)
+    return report if train is None else _with_plan(report, train, model, limit, overlong)
+
+
+def _with_plan(
+    report: CheckReport, train: FileReport, model: BaseModelRef, max_tokens: int, overlong: Overlong
+) -> CheckReport:
+    """Add the hyperparameters that "auto" would become, and the estimate of a job with them."""
+    tokens = train.tokens_per_row
+    assert tokens is not None
+    hardware = machine.probe()
+    spec = planning.resolve(
+        TrainingRequest(),
+        base_model=model,
+        train_file=DataFile(path=train.path, sha256=train.sha256, rows=train.rows),
+        valid_file=None,
+        max_tokens=max_tokens,
+        overlong=overlong,
+        machine=hardware,
+        versions={},
+    )
+    estimate = planning.estimate(
+        spec,
+        tokens=tokens.total,
+        longest_row=min(tokens.maximum, max_tokens),
+        machine=hardware,
+        price_per_hour=None,
+        measured_tokens_per_second=None,
+    )
+    resolved: dict[str, int | float | str] = {
+        "n_epochs": spec.n_epochs,
+        "batch_size": spec.batch_size,
+        "learning_rate": spec.learning_rate,
+        "schedule": spec.schedule,
+        "lora_rank": spec.lora.rank,
+        "lora_alpha": spec.lora.alpha,
+        "dtype": spec.dtype,
+        "max_tokens": spec.max_tokens,
+        "seed": spec.seed,
+    }
+    return report.model_copy(update={"hyperparameters": resolved, "estimate": estimate})

@@ -1,0 +1,116 @@
+"""Rows that stand twice: within a file, and in a held-out file as well as in the training file.
+
+A held-out row has leaked when its question stands in the training file letter for letter (case and blanks aside), or
+when question and answer both nearly repeat a training row. An equal question under another system prompt counts too,
+unless the training file asks it again and again: "Summarise." identifies nothing. Knows fingerprints, not formats.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tunewise.contracts.check import LeakedRow, RowFormat, Severity, Split
+from tunewise.data import similarity
+from tunewise.data.formats import decode_row
+from tunewise.data.problems import Problem
+from tunewise.data.scan import Fingerprints, Frame, Parts, parts_of
+from tunewise.data.survey import Survey
+
+# An estimate of 0.7 may be a similarity of 0.8: two standard errors.
+CANDIDATE = 0.7
+FIXED_QUESTION_ROWS = 3
+FIXED_QUESTION_SHARE = 0.01
+
+
+def first_equal(keys: similarity.Keys, pool: similarity.Keys) -> npt.NDArray[np.int64]:
+    """For each key the first row of the pool that has it, or -1: (keys,)."""
+    values, first = np.unique(pool, return_index=True)
+    if not len(values):
+        return np.full(len(keys), -1, dtype=np.int64)
+    place = np.minimum(np.searchsorted(values, keys), len(values) - 1)
+    result: npt.NDArray[np.int64] = np.where(values[place] == keys, first[place], -1)
+    return result
+
+
+def repeats(prints: Fingerprints) -> Iterator[tuple[int, Problem]]:
+    """Rows that repeat an earlier row of their file: exactly, nearly, or with another answer to the same prompt."""
+    own = np.arange(len(prints.rows))
+    equal = first_equal(prints.rows, prints.rows)
+    same_prompt = first_equal(prints.prompts, prints.prompts)
+    near, _ = similarity.earliest_like(prints.question_signatures, prints.answer_signatures)
+    for row in np.flatnonzero((equal < own) | (same_prompt < own) | (near >= 0)):
+        line = int(prints.lines[row])
+        if equal[row] < row:
+            yield line, _repeat("warning", "duplicate", "repeats line", prints.lines[equal[row]])
+        elif near[row] >= 0:
+            yield line, _repeat("note", "near_duplicate", "nearly repeats line", prints.lines[near[row]])
+        else:
+            yield (
+                line,
+                _repeat(
+                    "note",
+                    "conflicting_answer",
+                    "gives another answer to the prompt of line",
+                    prints.lines[same_prompt[row]],
+                ),
+            )
+
+
+_REPEAT_REMEDIES = {
+    "duplicate": "keep one of them, unless the row is meant to count more",
+    "near_duplicate": "keep the better one, unless the variation is meant",
+    "conflicting_answer": "keep the right answer, unless several are right",
+}
+
+
+def _repeat(severity: Severity, code: str, words: str, line: np.int64) -> Problem:
+    return Problem(severity, code, f"{words} {int(line)}", _REPEAT_REMEDIES[code], value=f"line {int(line)}")
+
+
+def leaks(split: Split, held_out: Survey, train: Survey, frame: Frame) -> list[LeakedRow]:
+    """The rows of a held-out file that also stand in the training file."""
+    ours, theirs = held_out.fingerprints, train.fingerprints
+    if not len(ours.rows) or not len(theirs.rows):
+        return []
+    exact = first_equal(ours.prompts, theirs.prompts)
+    question = first_equal(ours.questions, _identifying(theirs.questions))
+    exact = np.where(exact >= 0, exact, question)
+    near, _ = similarity.earliest_like(
+        ours.question_signatures,
+        ours.answer_signatures,
+        (theirs.question_signatures, theirs.answer_signatures),
+        threshold=CANDIDATE,
+    )
+    found: list[LeakedRow] = []
+    for row in np.flatnonzero((exact >= 0) | (near >= 0)):
+        other = exact[row] if exact[row] >= 0 else near[row]
+        score = 1.0 if exact[row] >= 0 else _measured(held_out, train, int(row), int(other), frame)
+        if score >= similarity.THRESHOLD:
+            found.append(
+                LeakedRow(split=split, line=int(ours.lines[row]), train_line=int(theirs.lines[other]), similarity=score)
+            )
+    return found
+
+
+def _identifying(questions: similarity.Keys) -> similarity.Keys:
+    """The questions, those that are asked again and again replaced by 0."""
+    limit = max(FIXED_QUESTION_ROWS, FIXED_QUESTION_SHARE * len(questions))
+    fixed = [key for key, count in Counter(questions.tolist()).items() if count > limit]
+    return np.where(np.isin(questions, np.array(fixed, dtype=np.uint64)), np.uint64(0), questions)
+
+
+def _measured(held_out: Survey, train: Survey, row: int, other: int, frame: Frame) -> float:
+    """The exact similarity of two rows: the smaller of the questions' and the answers'."""
+    left = _row_at(held_out.path, int(held_out.fingerprints.offsets[row]), held_out.row_format)
+    right = _row_at(train.path, int(train.fingerprints.offsets[other]), train.row_format)
+    questions = similarity.jaccard(frame.strip(left.question), frame.strip(right.question))
+    return min(questions, similarity.jaccard(left.answer, right.answer))
+
+
+def _row_at(path: Path, offset: int, row_format: RowFormat) -> Parts:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return parts_of(decode_row(file.readline(), row_format))

@@ -1,0 +1,148 @@
+"""A file in a base model's tokens: how long its rows are, what of them is trained on, and which are too long.
+
+Knows the template and the limit; what is done with an over-long row the caller has chosen.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, assert_never
+
+from tunewise.contracts.chat import ChatExample
+from tunewise.contracts.check import Distribution, InspectedRow, InspectedToken, RowFormat
+from tunewise.contracts.fine_tuning import Overlong
+from tunewise.data.problems import Problem
+from tunewise.data.reader import open_checked, read_span, spans
+from tunewise.data.scan import validate
+from tunewise.data.template import Rendered, Template
+from tunewise.errors import DataError
+
+BATCH_ROWS = 256
+HISTOGRAM_BINS = 20
+
+
+class TokenCounts(NamedTuple):
+    """Rows by their number of tokens, and by those of them that carry loss; and the problems by line from 1."""
+
+    tokens: Counter[int]
+    trained: Counter[int]
+    overlong: int
+    nothing_to_train_on: int
+    problems: list[tuple[int, Problem]]
+
+
+def good_rows(path: Path, row_format: RowFormat) -> Iterator[tuple[int, ChatExample]]:
+    """The rows without errors, with their line numbers."""
+    line = 1
+    for span in spans(path, open_checked(path)):
+        checked = validate(read_span(path, span), row_format)
+        yield from zip((line + index for index in checked.indices), checked.rows, strict=True)
+        line += checked.lines
+
+
+def count_tokens(
+    path: Path, row_format: RowFormat, template: Template, max_tokens: int, overlong: Overlong
+) -> TokenCounts:
+    """Render every good row."""
+    counts = TokenCounts(Counter(), Counter(), 0, 0, [])
+    rows = good_rows(path, row_format)
+    while batch := list(islice(rows, BATCH_ROWS)):
+        rendered = template.render_batch([example for _, example in batch])
+        for (line, _), row in zip(batch, rendered, strict=True):
+            counts = _counted(counts, line, row, max_tokens, overlong)
+    return counts
+
+
+def _counted(
+    counts: TokenCounts, line: int, row: Rendered | DataError, max_tokens: int, overlong: Overlong
+) -> TokenCounts:
+    if isinstance(row, DataError):
+        problem = Problem("error", row.code, *_split_remedy(row.message), row.param)
+        counts.problems.append((line, problem))
+        return counts._replace(nothing_to_train_on=counts.nothing_to_train_on + 1)
+    length = len(row.ids)
+    counts.tokens[length] += 1
+    counts.trained[sum(row.mask)] += 1
+    if length <= max_tokens:
+        return counts
+    cut_off = not any(row.mask[:max_tokens])
+    counts.problems.append((line, _overlong(length, max_tokens, overlong, cut_off=cut_off)))
+    nothing = int(overlong == "truncate" and cut_off)
+    return counts._replace(overlong=counts.overlong + 1, nothing_to_train_on=counts.nothing_to_train_on + nothing)
+
+
+def _split_remedy(message: str) -> tuple[str, str]:
+    what, _, remedy = message.rpartition("; ")
+    return what, remedy
+
+
+def _overlong(length: int, limit: int, overlong: Overlong, *, cut_off: bool) -> Problem:
+    words = f"the row is {length} tokens long, the limit is {limit}"
+    match overlong:
+        case "error":
+            remedy = "shorten it, raise --max-tokens, or choose --overlong truncate or drop"
+            return Problem("error", "overlong", words, remedy, "messages", str(length))
+        case "truncate" if cut_off:
+            words += "; cut there, nothing of its answer is left to train on"
+            return Problem("warning", "overlong", words, "shorten the prompt", "messages", str(length))
+        case "truncate":
+            words += f"; its last {length - limit} tokens are cut off"
+            return Problem("warning", "overlong", words, "shorten it to keep its end", "messages", str(length))
+        case "drop":
+            return Problem(
+                "warning", "overlong", f"{words}; it is left out", "shorten it to keep it", "messages", str(length)
+            )
+        case _:
+            assert_never(overlong)
+
+
+def distribution(counts: Counter[int]) -> Distribution | None:
+    """The distribution of a count per row; percentiles by the nearest rank. None without rows."""
+    rows = counts.total()
+    if not rows:
+        return None
+    least, most = min(counts), max(counts)
+    total = sum(value * n for value, n in counts.items())
+    return Distribution(
+        minimum=least,
+        p5=_rank(counts, 0.05),
+        mean=total / rows,
+        median=_rank(counts, 0.5),
+        p95=_rank(counts, 0.95),
+        maximum=most,
+        total=total,
+        histogram=_histogram(counts, least, most),
+    )
+
+
+def _rank(counts: Counter[int], share: float) -> int:
+    wanted, seen = share * counts.total(), 0
+    for value in sorted(counts):
+        seen += counts[value]
+        if seen >= wanted:
+            return value
+    raise AssertionError("no rows")
+
+
+def _histogram(counts: Counter[int], least: int, most: int) -> tuple[int, ...]:
+    bins = [0] * HISTOGRAM_BINS
+    for value, n in counts.items():
+        bins[min(HISTOGRAM_BINS - 1, (value - least) * HISTOGRAM_BINS // max(most - least, 1))] += n
+    return tuple(bins)
+
+
+def inspect_rows(path: Path, row_format: RowFormat, template: Template, limit: int = 3) -> tuple[InspectedRow, ...]:
+    """The label inspector's view of a file's first good rows."""
+    rows = islice(good_rows(path, row_format), limit)
+    rendered = [(line, template.render_batch([example])[0]) for line, example in rows]
+    return tuple(
+        InspectedRow(file=path.name, line=line, tokens=_inspected(template, row))
+        for line, row in rendered
+        if isinstance(row, Rendered)
+    )
+
+
+def _inspected(template: Template, row: Rendered) -> tuple[InspectedToken, ...]:
+    pairs = zip(template.pieces(row.ids), row.mask, strict=True)
+    return tuple(InspectedToken(text=text, trained=bool(trained)) for text, trained in pairs)
