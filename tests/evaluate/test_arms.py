@@ -66,7 +66,7 @@ def test_the_prompt_arms_settings_say_what_differs() -> None:
         base_url="https://x/v1", model="m", price_per_million_prompt_tokens=1, price_per_million_completion_tokens=2
     )
     arm = prompt_arm(PromptArm(name="paid", system="S", endpoint=endpoint), [row()])
-    assert (arm.arm, arm.settings) == ("paid", {"system": "S", "endpoint": "https://x/v1"})
+    assert (arm.arm, arm.settings) == ("paid", {"system": "S", "endpoint": "https://x/v1", "endpoint_model": "m"})
 
 
 def test_the_tuned_arm_asks_what_the_prompt_arm_asks() -> None:

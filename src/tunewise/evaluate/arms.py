@@ -57,7 +57,7 @@ def prompt_arm(arm: PromptArm, rows: Sequence[EvalRow]) -> ArmRequests:
     if arm.system is not None:
         settings["system"] = arm.system
     if arm.endpoint is not None:
-        settings["endpoint"] = arm.endpoint.base_url
+        settings |= {"endpoint": arm.endpoint.base_url, "endpoint_model": arm.endpoint.model}
     requests = [Request(index, prompt_messages(row, arm.system), row.tools) for index, row in enumerate(rows)]
     return ArmRequests(arm.name, "prompt", tuple(requests), settings)
 
