@@ -46,13 +46,13 @@ def test_a_file_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(tmp_path: Path
         assert texts(path) == kept | {2: "three"}
 
 
-def test_the_wall_time_is_that_of_all_sessions(tmp_path: Path) -> None:
-    line = '{{"session": {}, "elapsed": {}, "answer": {}}}\n'
+def test_the_wall_time_is_that_of_all_stretches(tmp_path: Path) -> None:
+    line = '{{"stretch": {}, "elapsed": {}, "answer": {}}}\n'
     lines = [(0, 1.0, 0), (0, 4.0, 1), (1, 0.5, 2), (1, 2.0, 3)]
-    text = "".join(line.format(session, at, answer("x", row).model_dump_json()) for session, at, row in lines)
+    text = "".join(line.format(stretch, at, answer("x", row).model_dump_json()) for stretch, at, row in lines)
     (tmp_path / "a.jsonl").write_text(text)
     collected = read_answers(tmp_path / "a.jsonl")
-    assert (collected.seconds, collected.sessions, len(collected.answers)) == (6.0, 2, 4)
+    assert (collected.seconds, collected.stretches, len(collected.answers)) == (6.0, 2, 4)
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The answers collected so far, as an append-only JSONL file that survives a kill at any point.
 
-One line per answer, with the session and the seconds since it began, so that a resumed arm knows its wall time.
+One line per answer, with the stretch and the seconds since it began, so that a resumed arm knows its wall time.
 """
 
 import time
@@ -16,19 +16,19 @@ from tunewise.errors import EvaluationError
 
 
 class Line(Frozen):
-    """One line of the file. A session is one stretch of collecting, without interruption."""
+    """One line of the file. A stretch is one run of collecting, without interruption."""
 
-    session: int
+    stretch: int
     elapsed: float
     answer: Answer
 
 
 class Collected(NamedTuple):
-    """What an earlier session left: the last answer of each row, and the wall seconds of all sessions."""
+    """What earlier stretches left: the last answer of each row, and the wall seconds of all stretches."""
 
     answers: list[Answer]
     seconds: float
-    sessions: int
+    stretches: int
 
 
 NOTHING_COLLECTED = Collected([], 0.0, 0)
@@ -43,7 +43,7 @@ def read_answers(path: Path) -> Collected:
     raw = path.read_bytes() if path.exists() else b""
     whole = raw[: raw.rfind(b"\n") + 1]
     lines = [_parse(path, number, line) for number, line in enumerate(whole.splitlines(), start=1)]
-    ends = {line.session: line.elapsed for line in lines}
+    ends = {line.stretch: line.elapsed for line in lines}
     answers = {line.answer.row: line.answer for line in lines}
     return Collected(list(answers.values()), sum(ends.values()), len(ends))
 
@@ -55,7 +55,7 @@ class AnswerLog:
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the file, cut off a half-written last line, and begin a session."""
+        """Read the file, cut off a half-written last line, and begin a stretch."""
         self.collected = read_answers(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = path.open("ab")
@@ -65,7 +65,7 @@ class AnswerLog:
     def write(self, answer: Answer) -> None:
         """Append one answer; it is in the file when this returns."""
         elapsed = time.perf_counter() - self._started
-        line = Line(session=self.collected.sessions, elapsed=elapsed, answer=answer)
+        line = Line(stretch=self.collected.stretches, elapsed=elapsed, answer=answer)
         self._file.write(line.model_dump_json().encode() + b"\n")
         self._file.flush()
 

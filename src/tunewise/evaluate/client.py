@@ -97,7 +97,7 @@ async def answer_arm(
     on_answer: Callable[[Answer], None] | None = None,
     collected: Collected = NOTHING_COLLECTED,
 ) -> ArmAnswers:
-    """Collect the answers of one arm; the wall time includes that of the sessions before.
+    """Collect the answers of one arm; the wall time includes that of the stretches before.
 
     Raises:
         EvaluationError: as `collect` does.
