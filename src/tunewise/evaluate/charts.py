@@ -71,7 +71,7 @@ def line_chart(chart: Chart) -> Markup:
             _y_axis(chart.y_label, y_top),
             _x_axis(chart.x_label, x_top),
             *(_series(line, x_top, y_top) for line in chart.lines),
-            *(_mark(mark, x_top, y_top) for mark in chart.marks),
+            *_marks(chart.marks, x_top, y_top),
         ]
     )
     return Markup(
@@ -149,16 +149,30 @@ def _series(line: Line, x_top: float, y_top: float) -> Markup:
     return drawn + Markup("").join(dots)
 
 
-def _mark(mark: Mark, x_top: float, y_top: float) -> Markup:
-    x, y = _x(mark.x, x_top), _y(mark.y, y_top)
-    is_late = x > WIDTH * 0.6
+def _marks(marks: Sequence[Mark], x_top: float, y_top: float) -> list[Markup]:
+    """The marks from left to right, each label a line above the last, so that none covers another or its leader."""
+    ordered = sorted(marks, key=lambda mark: mark.x)
+    highest = min((_y(mark.y, y_top) for mark in marks), default=0.0)
+    places = [(_x(mark.x, x_top), _y(mark.y, y_top)) for mark in ordered]
+    heights = [max(highest - 12 - 14 * rank, TOP + 6) for rank in range(len(ordered))]
+    return [_mark(mark.label, x, y, label_y) for mark, (x, y), label_y in zip(ordered, places, heights, strict=True)]
+
+
+def _mark(label: str, x: float, y: float, label_y: float) -> Markup:
+    is_early = x < LEFT + 90
     return Markup(
-        '<path class="drop" d="M{x} {y}V{bottom}"/><circle class="mark" cx="{x}" cy="{y}" r="4"/>'
+        '<path class="drop" d="M{x} {top}V{bottom}"/><circle class="mark" cx="{x}" cy="{y}" r="4"/>'
         '<text class="note" x="{tx}" y="{ty}" text-anchor="{anchor}">{label}</text>'
     ).format(
-        x=_n(x), y=_n(y), bottom=_n(HEIGHT - BOTTOM), tx=_n(x - 7 if is_late else x + 7), ty=_n(max(y - 7, TOP + 8)),
-        anchor="end" if is_late else "start", label=mark.label,
-    )  # fmt: skip
+        x=_n(x),
+        y=_n(y),
+        top=_n(label_y - 6),
+        bottom=_n(HEIGHT - BOTTOM),
+        tx=_n(x + 5 if is_early else x - 5),
+        ty=_n(label_y),
+        anchor="start" if is_early else "end",
+        label=label,
+    )
 
 
 def _n(value: float) -> str:

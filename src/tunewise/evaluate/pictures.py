@@ -56,7 +56,7 @@ def cost_picture(arms: Sequence[ArmResult], costs: Economics) -> Picture | None:
     top = _volume(slopes, costs)
     lines = [_cost_line(index, arm, tuned, slopes[arm], top, costs) for index, arm in enumerate(slopes)]
     marks = [
-        Mark(f"{wording.about(paid.requests)} requests", paid.requests, paid.requests * slopes[paid.other])
+        Mark(f"{paid.other}: {wording.about(paid.requests)}", paid.requests, paid.requests * slopes[paid.other])
         for paid in costs.break_even
         if paid.requests is not None and paid.requests <= top and paid.other in slopes
     ]

@@ -65,8 +65,8 @@ def _worth_it(case: Case) -> str:
     on_quality = all(standing.quality == "holds" for standing in case.standings)
     if on_quality:
         return (
-            f"Worth it: the tuned model scores {score(case.score.mean.value)} where the best alternative, {best.arm.arm}, "
-            f"scores {score(best.mean.mean.value)}, on {rows}."
+            f"Worth it: the tuned model scores {score(case.score.mean.value)} where the best alternative, "
+            f"{best.arm.arm}, scores {score(best.mean.mean.value)}, on {rows}."
         )
     cheaper = [standing for standing in case.standings if standing.quality != "holds"]
     payback = max(standing.break_even.requests or 0 for standing in cheaper if standing.break_even)
@@ -171,7 +171,7 @@ def _beaten(held: list[Standing]) -> str:
         f"({between(standing.comparison.difference, signed=True)})"
         for standing in held
     ]
-    return f"Beaten by a worthwhile difference: {listed(shown)}."
+    return f"It clearly beats {listed(shown)}."
 
 
 def _usable(case: Case) -> str:
