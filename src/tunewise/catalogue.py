@@ -30,7 +30,7 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 CONVERSION = 1
 """Raised when a conversion gives other files than before, so that older copies are made again."""
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
@@ -107,7 +107,8 @@ def find(name: str, settings: Settings, *, notify: Notify = _quiet) -> BaseModel
         else:
             notify(f"Fetching {name} from the model hub.")
         _make(place, *(["--offline"] if settings.hub_offline else []))
-    return _reference(name, place, settings)
+    entry = _catalogue_entry(name)
+    return _reference(entry.name if entry else name, place, settings)
 
 
 def locate(name: str, settings: Settings) -> Place:
@@ -120,7 +121,7 @@ def locate(name: str, settings: Settings) -> Place:
     path = Path(name).expanduser()
     if entry:
         return _conversion(_gguf_of(entry), settings)
-    if path.is_dir():
+    if name and path.is_dir():
         return Place(None, path.resolve(), None)
     if path.suffix == ".gguf" and path.is_file():
         return _conversion(path.resolve(), settings)

@@ -22,7 +22,13 @@ import gguf
 import httpx2
 import torch
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -185,9 +191,9 @@ def _hub_errors(source: str) -> Iterator[None]:
         raise ModelError(
             "gated_model", f"{source} asks for its licence to be accepted: do so on its page, then set HF_TOKEN."
         ) from error
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ModelError(
-            "unknown_model", f"The hub has no model {source!r}, or it is private: set HF_TOKEN."
+            "unknown_model", f"The hub has no model {source!r}, or it is private: check the name, set HF_TOKEN."
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
