@@ -2,8 +2,8 @@
 
 The CPU's fused attention (`sdpa`) has a slow backward; here both passes are batched matrix products over blocks of
 queries. A block reads only the keys that it may see, so the upper triangle is never computed, and the backward pass
-recomputes the probabilities from the saved log-sum-exp (Dao et al. 2022, arXiv:2205.14135, section 3), so memory grows
-with the row's length and not with its square. Knows nothing of models, adapters or losses; exactness is proved in
+recomputes the probabilities (as Dao et al. 2022, arXiv:2205.14135), so memory grows with the row's length and not with
+its square. Knows nothing of models, adapters or losses; exactness is proved in
 tests/modeling/test_attention.py and the yield measured by benchmarks/train_vs_trl.py.
 """
 
@@ -44,62 +44,50 @@ def blocks(lengths: Sequence[int], window: int | None) -> Iterator[Block]:
         row += length
 
 
-def _hidden_keys(block: Block, window: int | None) -> Tensor:
-    """(queries, keys), True where the query may not look."""
-    queries = torch.arange(block.start, block.stop)[:, None]
-    keys = torch.arange(block.first, block.stop)[None, :]
+def _mask(block: Block, window: int | None, like: Tensor) -> Tensor:
+    """(queries, keys), to be added to scores: minus infinity where the query may not look."""
+    queries = torch.arange(block.start, block.stop, device=like.device)[:, None]
+    keys = torch.arange(block.first, block.stop, device=like.device)[None, :]
     hidden = keys > queries
-    return hidden if window is None else hidden | (keys <= queries - window)
+    if window is not None:
+        hidden |= keys <= queries - window
+    return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
 
 
 class _PackedAttention(torch.autograd.Function):
-    """query: (heads, tokens, head_dim); key, value: (key_value_heads, tokens, head_dim); out: like query.
+    """query: (heads, tokens, head_dim), scaled; key, value: (key_value_heads, tokens, head_dim); out: like query.
 
     Grouped-query attention needs no copies of keys and values: the queries of a group stand one below the other.
     """
 
     @staticmethod
     def forward(
-        ctx: Context,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        lengths: Sequence[int],
-        window: int | None,
-        scale: float,
+        ctx: Context, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], window: int | None
     ) -> Tensor:
-        groups = key.shape[0]
         out = torch.empty_like(query)
-        log_sums = query.new_empty(query.shape[:2], dtype=torch.float32)
         for block in blocks(lengths, window):
-            scores = _scores(query, key, block, window, scale)
-            log_sum = torch.logsumexp(scores, -1, keepdim=True)
-            probabilities = scores.sub_(log_sum).exp_().to(value.dtype)
-            mixed = torch.bmm(probabilities, value[:, block.first : block.stop])
+            mixed = torch.bmm(_probabilities(query, key, block, window), value[:, block.first : block.stop])
             out[:, block.start : block.stop] = mixed.view(query.shape[0], -1, query.shape[2])
-            log_sums[:, block.start : block.stop] = log_sum.view(query.shape[0], -1)
-        ctx.save_for_backward(query, key, value, out, log_sums)
-        ctx.lengths, ctx.window, ctx.scale, ctx.groups = lengths, window, scale, groups
+        ctx.save_for_backward(query, key, value)
+        ctx.lengths, ctx.window = lengths, window
         return out
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, log_sums = ctx.saved_tensors
-        grad = grads[0]
-        delta = (grad * out).sum(-1, dtype=torch.float32)
+        query, key, value = ctx.saved_tensors
+        groups = key.shape[0]
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for block in blocks(ctx.lengths, ctx.window):
-            scores = _scores(query, key, block, ctx.window, ctx.scale)
             seen, asked = slice(block.first, block.stop), slice(block.start, block.stop)
-            probabilities = scores.sub_(_stacked(log_sums[:, asked, None], ctx.groups)).exp_()
-            upstream = _stacked(grad[:, asked], ctx.groups)
-            grad_value[:, seen] += torch.bmm(probabilities.to(grad.dtype).transpose(1, 2), upstream)
-            inner = torch.bmm(upstream, value[:, seen].transpose(1, 2)).float()
-            inner.sub_(_stacked(delta[:, asked, None], ctx.groups)).mul_(probabilities).mul_(ctx.scale)
-            grad_scores = inner.to(query.dtype)
-            grad_query[:, asked] = torch.bmm(grad_scores, key[:, seen]).view(query.shape[0], -1, query.shape[2])
-            grad_key[:, seen] += torch.bmm(grad_scores.transpose(1, 2), _stacked(query[:, asked], ctx.groups))
-        return grad_query, grad_key, grad_value, None, None, None
+            probabilities = _probabilities(query, key, block, ctx.window)
+            upstream = _stacked(grads[0][:, asked], groups)
+            grad_value[:, seen] += torch.bmm(probabilities.transpose(1, 2), upstream)
+            inner = torch.bmm(upstream, value[:, seen].transpose(1, 2))
+            # d softmax: p * (inner - sum(p * inner)), in one pass.
+            inner = torch._softmax_backward_data(inner, probabilities, -1, query.dtype)
+            grad_query[:, asked] = torch.bmm(inner, key[:, seen]).view(query.shape[0], -1, query.shape[2])
+            grad_key[:, seen] += torch.bmm(inner.transpose(1, 2), _stacked(query[:, asked], groups))
+        return grad_query, grad_key, grad_value, None, None
 
 
 def _stacked(tensor: Tensor, groups: int) -> Tensor:
@@ -107,14 +95,13 @@ def _stacked(tensor: Tensor, groups: int) -> Tensor:
     return tensor.reshape(groups, -1, tensor.shape[-1])
 
 
-def _scores(query: Tensor, key: Tensor, block: Block, window: int | None, scale: float) -> Tensor:
-    """Masked scores of one block in float32, (groups, heads / groups * queries, keys)."""
+def _probabilities(query: Tensor, key: Tensor, block: Block, window: int | None) -> Tensor:
+    """Where each query of a block looks, (groups, heads / groups * queries, keys); the softmax runs in float32."""
     groups = key.shape[0]
     stacked = _stacked(query[:, block.start : block.stop], groups)
-    scores = torch.bmm(stacked, key[:, block.first : block.stop].transpose(1, 2)).float().mul_(scale)
-    per_query = scores.view(groups, -1, block.stop - block.start, scores.shape[-1])
-    per_query.masked_fill_(_hidden_keys(block, window), float("-inf"))
-    return scores
+    mask = _mask(block, window, query).repeat(query.shape[0] // groups, 1)
+    scores = torch.baddbmm(mask[None], stacked, key[:, block.first : block.stop].transpose(1, 2))
+    return torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
 
 
 def packed_attention(
@@ -124,7 +111,7 @@ def packed_attention(
 
     query: (heads, tokens, head_dim); key, value: (key_value_heads, tokens, head_dim). Returns query's shape.
     """
-    (out,) = call(_PackedAttention, query, key, value, lengths, window, scale)
+    (out,) = call(_PackedAttention, query * scale, key, value, lengths, window)
     return out
 
 
