@@ -1,0 +1,131 @@
+"""`python -m tunewise.serve`: host one base model until told to stop.
+
+Knows flags and the process's life; everything else is put together here and done elsewhere. SIGTERM and SIGINT drain:
+no new connections, requests under way are answered, then the process ends.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import torch
+import uvicorn
+
+from tunewise.data.template import Template
+from tunewise.errors import ConfigError, TunewiseError
+from tunewise.serve.engine import Engine
+from tunewise.serve.house import House
+from tunewise.serve.http import create_app
+from tunewise.serve.mailbox import Mailbox
+from tunewise.serve.network import Network, best_dtype
+from tunewise.serve.scheduler import Limits
+
+RUNNING_MAX = 64  # answers computed at once
+WAITING_MAX = 512  # requests beyond them before 429
+PROMPT_TOKENS = 256  # of prompts per step: matrix products are as fast as they get, and answers wait little
+KV_SHARE, PREFIX_SHARE = 0.4, 0.1  # of the memory available once the model is loaded
+DRAIN_SECONDS = 120
+SWITCH_SECONDS = 0.0005  # the event loop must not keep the engine's thread waiting for Python's default 5 ms
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        house = build(options)
+        return asyncio.run(_serve(house, options))
+    except TunewiseError as error:
+        sys.stderr.write(f"error: {error.message}\n")
+        return error.exit_code
+
+
+def build(options: argparse.Namespace) -> House:
+    """Load the model and its adapters.
+
+    Raises:
+        TunewiseError: something named in the options cannot be used.
+    """
+    dtype = best_dtype() if options.dtype == "auto" else getattr(torch, options.dtype)
+    template = Template.load(options.model)
+    network = Network(options.model, dtype)
+    network.warm_up()
+    mailbox = Mailbox()
+    engine = Engine(network, template.decode, template.stop_ids, _limits(options), mailbox.deliver)
+    for name, path in options.adapter:
+        engine.load_before_start(name, path)
+    return House(options.name, options.model, template, engine, mailbox)
+
+
+async def _serve(house: House, options: argparse.Namespace) -> int:
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((options.host, options.port))
+        except OSError as error:
+            where = f"{options.host}:{options.port}"
+            raise ConfigError("address_unusable", f"cannot listen on {where}: {error}", param="--port") from error
+        config = uvicorn.Config(
+            create_app(house), log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
+        )
+        server = uvicorn.Server(config)
+        house.engine.on_failure = lambda: setattr(server, "should_exit", True)
+        serving = asyncio.create_task(server.serve([listening]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.002)
+        if server.started:
+            _announce(options, listening.getsockname()[1])
+        await serving
+    return 0 if house.engine.failure is None else house.engine.failure.exit_code
+
+
+def _announce(options: argparse.Namespace, port: int) -> None:
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    ready = {"base_url": f"http://{host}:{port}/v1", "pid": os.getpid()}
+    logging.getLogger("tunewise.serve").info("hosting %s at %s", options.name, ready["base_url"])
+    if options.ready_file:
+        aside = options.ready_file.with_name(options.ready_file.name + ".part")
+        aside.write_text(json.dumps(ready), encoding="utf-8")
+        aside.replace(options.ready_file)
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    available = psutil.virtual_memory().available
+    prefix = int(available * PREFIX_SHARE) if options.prefix_cache else 0
+    return Limits(options.max_running, options.max_waiting, PROMPT_TOKENS, int(available * KV_SHARE), prefix)
+
+
+def _named_adapter(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=DIR")
+    return name, Path(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tunewise.serve", description="Host one base model over HTTP.")
+    parser.add_argument("--model", type=Path, required=True, help="directory of safetensors, tokenizer and template")
+    parser.add_argument("--name", required=True, help="the model name that clients ask for")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--adapter", type=_named_adapter, action="append", default=[], metavar="NAME=DIR")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument(
+        "--ready-file", type=Path, help="JSON with base_url and pid, written once requests are answered"
+    )
+    parser.add_argument("--max-running", type=int, default=RUNNING_MAX, help="answers computed at once")
+    parser.add_argument("--max-waiting", type=int, default=WAITING_MAX, help="further requests before 429")
+    parser.add_argument("--no-prefix-cache", dest="prefix_cache", action="store_false")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

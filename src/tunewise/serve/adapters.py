@@ -1,0 +1,220 @@
+"""LoRA adapters by name: read from PEFT directories, held beside the shared base, applied per row of a batch.
+
+Knows PEFT's file format and which rows belong to which adapter; knows nothing of requests or HTTP. Rows of one adapter
+are one matrix product; a decode batch with several adapters is one batched product over the adapters in use, which live
+in a small bank of equal-rank tensors, so a thousand registered adapters cost only their own weights.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tunewise.errors import ModelError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+NO_ADAPTER = -1
+BANK_ROWS_MAX = 8192  # grouped rows (adapters × longest group) beyond which the segments are computed one by one
+WEIGHT_NAME = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<side>[AB])\.weight$")
+
+REFUSED_FEATURES: dict[str, tuple[Any, ...]] = {
+    "use_dora": (False, None),
+    "fan_in_fan_out": (False, None),
+    "bias": ("none", None),
+    "lora_bias": (False, None),
+    "modules_to_save": (None, []),
+    "trainable_token_indices": (None, [], {}),
+    "layer_replication": (None, []),
+    "target_parameters": (None, []),
+    "alora_invocation_tokens": (None, []),
+    "use_qalora": (False, None),
+    "use_bdlora": (None, False),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+    "velora_config": (None,),
+    "megatron_config": (None,),
+}
+"""PEFT options that change what an adapter computes, and the values under which they change nothing."""
+
+
+class LoraPair(NamedTuple):
+    """One layer's adapter: `down` (rank, in_features) and `up` (out_features, rank), the scale already in `up`."""
+
+    down: Tensor
+    up: Tensor
+
+
+class Adapter(NamedTuple):
+    """An adapter as read from its directory."""
+
+    name: str
+    path: Path
+    pairs: dict[str, LoraPair]
+
+
+class Segment(NamedTuple):
+    """Consecutive rows of a packed batch that belong to one adapter."""
+
+    start: int
+    end: int
+    adapter: int
+
+
+class RowGroups(NamedTuple):
+    """Rows sorted by adapter. `rows`: (slots, longest) row numbers, filled up with row 0; `members`: (n,) the rows that
+    have an adapter; `places`: (n,) where in the flattened `rows` each of them stands.
+    """
+
+    rows: Tensor
+    members: Tensor
+    places: Tensor
+
+
+@dataclass
+class AdapterRows:
+    """Which rows of the current batch belong to which adapter; set before each forward pass.
+
+    `segments` are computed one by one, `groups` in one batched product.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    groups: RowGroups | None = None
+
+
+class LoraBank:
+    """The adapters of one packed layer: each adapter's own weights, and a bank of those in use now."""
+
+    def __init__(self, paths: Sequence[str], in_features: int, sizes: Sequence[int], dtype: torch.dtype) -> None:
+        self._paths = tuple(paths)
+        self._in = in_features
+        self._sizes = tuple(sizes)
+        self._dtype = dtype
+        self._own: dict[int, tuple[Tensor, Tensor]] = {}
+        self._down = torch.empty(0, 0, in_features, dtype=dtype)
+        self._up = torch.empty(0, 0, sum(sizes), dtype=dtype)
+
+    def put(self, key: int, pairs: Mapping[str, LoraPair]) -> None:
+        """Hold an adapter's weights for this layer; layers joined into one become one block-diagonal pair."""
+        mine = [(place, pairs[path]) for place, path in enumerate(self._paths) if path in pairs]
+        if not mine:
+            return
+        rank = sum(pair.down.shape[0] for _, pair in mine)
+        down = torch.cat([pair.down for _, pair in mine]).to(self._dtype)
+        up = torch.zeros(rank, sum(self._sizes), dtype=self._dtype)
+        row = 0
+        for place, pair in mine:
+            column, own = sum(self._sizes[:place]), pair.down.shape[0]
+            up[row : row + own, column : column + self._sizes[place]] = pair.up.T
+            row += own
+        self._own[key] = (down.T.contiguous(), up)
+
+    def drop(self, key: int) -> None:
+        """Let an adapter's weights go."""
+        self._own.pop(key, None)
+
+    def fill(self, keys: Sequence[int]) -> None:
+        """Make the bank hold exactly these adapters, slot by slot, padded to the largest rank with zeros."""
+        held = [self._own.get(key) for key in keys]
+        rank = max((pair[0].shape[1] for pair in held if pair), default=0)
+        self._down = torch.zeros(len(keys), self._in, rank, dtype=self._dtype)
+        self._up = torch.zeros(len(keys), rank, sum(self._sizes), dtype=self._dtype)
+        for slot, pair in enumerate(held):
+            if pair:
+                self._down[slot, :, : pair[0].shape[1]] = pair[0]
+                self._up[slot, : pair[1].shape[0]] = pair[1]
+
+    def add(self, output: Tensor, hidden: Tensor, rows: AdapterRows) -> None:
+        """Add each row's adapter to `output` (1, tokens, out) in place. `hidden`: (1, tokens, in)."""
+        if not self._own or not (rows.segments or rows.groups):
+            return
+        flat_in, flat_out = hidden.view(-1, hidden.shape[-1]), output.view(-1, output.shape[-1])
+        if rows.groups and self._down.shape[-1]:
+            low = torch.bmm(flat_in[rows.groups.rows], self._down)
+            added = torch.bmm(low, self._up).view(-1, flat_out.shape[-1])
+            flat_out.index_add_(0, rows.groups.members, added[rows.groups.places])
+        for start, end, key in rows.segments:
+            if (pair := self._own.get(key)) is not None:
+                flat_out[start:end].addmm_(flat_in[start:end] @ pair[0], pair[1])
+
+
+def read_adapter(name: str, path: Path) -> Adapter:
+    """Read what PEFT saved.
+
+    Raises:
+        ModelError: `adapter_not_found`, `adapter_unreadable`, or `adapter_unsupported` naming the option at fault.
+    """
+    config = _read_config(path)
+    _refuse_unsupported(config, path)
+    try:
+        tensors = load_file(path / WEIGHTS_FILE)
+    except FileNotFoundError as error:
+        raise ModelError(
+            "adapter_not_found", f"{path} has no {WEIGHTS_FILE}; save the adapter as safetensors"
+        ) from error
+    except (SafetensorError, OSError) as error:
+        raise ModelError("adapter_unreadable", f"{path / WEIGHTS_FILE} cannot be read: {error}") from error
+    return Adapter(name, path, _pairs(tensors, config, path))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    file = path / CONFIG_FILE
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        message = f"{path} is not an adapter directory: it has no {CONFIG_FILE}"
+        raise ModelError("adapter_not_found", message, param="lora_path") from error
+    except (OSError, ValueError) as error:
+        raise ModelError("adapter_unreadable", f"{file} cannot be read: {error}", param="lora_path") from error
+    if not isinstance(config, dict):
+        raise ModelError("adapter_unreadable", f"{file} is not a JSON object", param="lora_path")
+    return config
+
+
+def _refuse_unsupported(config: dict[str, Any], path: Path) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        message = f"{path}: peft_type is {kind!r}; only LORA adapters are hosted"
+        raise ModelError("adapter_unsupported", message, param="lora_path")
+    for option, harmless in REFUSED_FEATURES.items():
+        value = config.get(option)
+        if value not in harmless:
+            message = f"{path}: {option}={value!r} is not supported; merge the adapter, or train without it"
+            raise ModelError("adapter_unsupported", message, param="lora_path")
+
+
+def _pairs(tensors: dict[str, Tensor], config: dict[str, Any], path: Path) -> dict[str, LoraPair]:
+    sides: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = WEIGHT_NAME.match(name)
+        if match is None or tensor.ndim != 2:
+            message = f"{path}: weight {name!r} of shape {tuple(tensor.shape)} is not a LoRA pair of a linear layer"
+            raise ModelError("adapter_unsupported", message, param="lora_path")
+        sides.setdefault(match["path"], {})[match["side"]] = tensor
+    pairs = {}
+    for layer, both in sides.items():
+        if both.keys() != {"A", "B"} or both["A"].shape[0] != both["B"].shape[1]:
+            message = f"{path}: layer {layer} lacks one of lora_A and lora_B, or their ranks differ"
+            raise ModelError("adapter_unreadable", message, param="lora_path")
+        scale = _scale(config, layer, both["A"].shape[0])
+        pairs[layer] = LoraPair(both["A"].float(), both["B"].float() * scale)
+    return pairs
+
+
+def _scale(config: dict[str, Any], layer: str, rank: int) -> float:
+    """Alpha / rank, or alpha / sqrt(rank) for rank-stabilised LoRA (Kalajdzievski 2023, arXiv:2312.03732)."""
+    alpha = float(config.get("lora_alpha") or 8)
+    for pattern, value in (config.get("alpha_pattern") or {}).items():
+        # PEFT matches a pattern against the end of the path (peft.utils.other.get_pattern_key).
+        if re.match(rf"(.*\.)?({pattern})$", layer):
+            alpha = float(value)
+            break
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)

@@ -1,0 +1,286 @@
+"""The engine: continuous batching on one thread that owns the network.
+
+The engine knows nothing of HTTP: requests come in over a queue, events go out through a callback, once per step. Each
+step computes one token of every running choice together with a budget of prompt tokens in one forward pass, so prompts
+never starve running answers and share their reading of the weights.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator, Set
+from concurrent.futures import Future
+from itertools import count
+from pathlib import Path
+
+import torch
+
+from tunewise.errors import ModelError, ServingError, TunewiseError
+from tunewise.serve.adapters import NO_ADAPTER, Adapter, read_adapter
+from tunewise.serve.attention import DecodeGroup, PromptSpan, StepLayout
+from tunewise.serve.generation import Deliver, Event, Failed, Finished, Generation, TokenLogprob
+from tunewise.serve.kv import Pools
+from tunewise.serve.network import Network
+from tunewise.serve.prefix import PrefixCache
+from tunewise.serve.sampling import logprobs, sample
+from tunewise.serve.scheduler import Limits, Scheduler, Step
+from tunewise.serve.sequences import Choice, Ticket
+from tunewise.serve.text import Decode
+
+log = logging.getLogger("tunewise.serve")
+
+
+class Engine:
+    """Hosts one network. All public methods may be called from any thread."""
+
+    def __init__(self, network: Network, decode: Decode, stop_ids: Set[int], limits: Limits, deliver: Deliver) -> None:
+        self.adapters: dict[str, Path] = {}
+        self.failure: TunewiseError | None = None
+        self.context_length = network.context_length
+        self.vocabulary = network.vocabulary
+        self.on_failure: Callable[[], None] = lambda: None
+        self._network = network
+        self._decode = decode
+        self._stop_ids = stop_ids
+        self._limits = limits
+        self._deliver = deliver
+        self._keys: dict[str, int] = {}
+        self._retiring: set[int] = set()
+        self._numbers = count(1)
+        self._adapter_keys = count()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._outbox: list[tuple[int, Event]] = []
+        self._lock = threading.Lock()
+        self._unfinished = 0
+        self._running = True
+        cache = PrefixCache(limits.prefix_bytes)
+        self._scheduler = Scheduler(limits, network.kv_shape, cache, Pools(network.kv_shape))
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    def load_before_start(self, name: str, path: Path) -> None:
+        """As `load_adapter`, for adapters named at start-up."""
+        self._put_adapter(read_adapter(name, path))
+
+    def start(self) -> None:
+        """Begin to compute."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the current step and end; unfinished requests fail with `shutting_down`."""
+        self._inbox.put(self._shut_down)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def submit(self, generation: Generation) -> int:
+        """Queue a request; its events come through the callback under the number returned.
+
+        Raises:
+            ServingError: `queue_full`, or the engine has failed.
+        """
+        if self.failure:
+            raise self.failure
+        with self._lock:
+            if self._unfinished >= self._limits.running + self._limits.waiting:
+                message = f"{self._unfinished} requests are waiting or running, which is this server's limit; try again"
+                raise ServingError("queue_full", message)
+            self._unfinished += 1
+            number = next(self._numbers)
+        self._inbox.put(lambda: self._accept(number, generation))
+        return number
+
+    def cancel(self, number: int) -> None:
+        """Forget a request; no event follows. Harmless when it is finished."""
+        self._inbox.put(lambda: self._forget(number))
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Read an adapter and hold it under `name`.
+
+        Raises:
+            ModelError: it cannot be read, does not fit, or the name is taken.
+        """
+        adapter = read_adapter(name, path)
+        self._ask(lambda: self._put_adapter(adapter))
+
+    def unload_adapter(self, name: str) -> None:
+        """Let an adapter go; requests under way with it are finished first.
+
+        Raises:
+            ModelError: there is none of that name.
+        """
+        self._ask(lambda: self._drop_adapter(name))
+
+    def _ask(self, action: Callable[[], None]) -> None:
+        """Run `action` on the engine's thread and wait for it."""
+        done: Future[None] = Future()
+
+        def answer() -> None:
+            try:
+                action()
+                done.set_result(None)
+            except TunewiseError as error:
+                done.set_exception(error)
+
+        self._inbox.put(answer)
+        done.result()
+
+    def _put_adapter(self, adapter: Adapter) -> None:
+        if adapter.name in self._keys:
+            message = f"an adapter named {adapter.name!r} is loaded from {self.adapters[adapter.name]}; unload it first"
+            raise ModelError("adapter_exists", message, param="lora_name")
+        key = next(self._adapter_keys)
+        self._network.put_adapter(key, adapter)
+        self._keys[adapter.name] = key
+        self.adapters[adapter.name] = adapter.path
+
+    def _drop_adapter(self, name: str) -> None:
+        if name not in self._keys:
+            raise ModelError("adapter_not_found", f"no adapter named {name!r} is loaded", param="lora_name")
+        del self.adapters[name]
+        self._retiring.add(self._keys.pop(name))
+        self._retire()
+
+    def _retire(self) -> None:
+        if self._retiring:
+            in_use = {ticket.adapter for ticket in self._scheduler.tickets()}
+            for key in self._retiring - in_use:
+                self._network.drop_adapter(key)
+            self._retiring &= in_use
+
+    def _accept(self, number: int, generation: Generation) -> None:
+        key = NO_ADAPTER if generation.adapter is None else self._keys.get(generation.adapter)
+        if key is None:
+            self._end(number, Failed(ServingError("model_not_found", f"adapter {generation.adapter!r} was unloaded")))
+            return
+        self._scheduler.waiting.append(Ticket.issue(number, generation, key))
+
+    def _forget(self, number: int) -> None:
+        if self._scheduler.cancel(number) is not None:
+            with self._lock:
+                self._unfinished -= 1
+            self._retire()
+
+    def _end(self, number: int, event: Event) -> None:
+        self._outbox.append((number, event))
+        with self._lock:
+            self._unfinished -= 1
+        self._retire()
+
+    def _shut_down(self) -> None:
+        self._running = False
+        self._fail_all(ServingError("shutting_down", "the server is shutting down; try again elsewhere or later"))
+
+    def _fail_all(self, error: TunewiseError) -> None:
+        for ticket in self._scheduler.tickets():
+            self._scheduler.cancel(ticket.number)
+            self._end(ticket.number, Failed(error))
+
+    def _run(self) -> None:
+        torch.set_grad_enabled(mode=False)
+        try:
+            while self._running:
+                self._read_inbox()
+                if not self._scheduler.idle():
+                    self._step()
+                self._flush()
+        except Exception as error:
+            log.exception("the engine failed")
+            self.failure = ServingError("engine_failed", f"the engine failed and must be restarted: {error}")
+            self._fail_all(self.failure)
+            self._flush()
+            self.on_failure()
+
+    def _read_inbox(self) -> None:
+        if self._scheduler.idle():
+            self._inbox.get()()
+        while not self._inbox.empty():
+            self._inbox.get()()
+
+    def _flush(self) -> None:
+        if self._outbox:
+            self._deliver(self._outbox)
+            self._outbox = []
+
+    def _step(self) -> None:
+        step = self._scheduler.plan()
+        if not step.rows and not step.chunks:
+            return
+        logits = self._forward(step)
+        complete = [chunk.prompt for chunk in step.chunks if self._scheduler.computed(chunk)]
+        begun = [
+            (Choice.open(prompt.ticket, index, self._decode), prompt)
+            for prompt in complete
+            for index in range(prompt.ticket.generation.n)
+        ]
+        sources = [*range(len(step.rows))]
+        sources += [
+            len(step.rows) + at for at, prompt in enumerate(complete) for _ in range(prompt.ticket.generation.n)
+        ]
+        choices = step.rows + [choice for choice, _ in begun]
+        if not choices:
+            return
+        ended = self._write(logits if len(sources) == len(logits) else logits[sources], choices)
+        for choice, prompt in begun:
+            if id(choice) not in ended:
+                self._scheduler.run(choice, prompt)
+
+    def _forward(self, step: Step) -> torch.Tensor:
+        """Compute the step: logits (rows + prompts completed by it, vocabulary)."""
+        ids = [choice.last_token for choice in step.rows]
+        adapters = [choice.ticket.adapter for choice in step.rows]
+        groups = list(self._decode_groups(step.rows))
+        positions = [group.positions for group in groups]
+        picked = list(range(len(ids)))
+        spans = []
+        for prompt, tokens in step.chunks:
+            past, start = prompt.strip.length, len(ids)
+            ids += prompt.ticket.generation.prompt[past : past + tokens]
+            adapters += [prompt.ticket.adapter] * tokens
+            positions.append(torch.arange(past, past + tokens))
+            spans.append(PromptSpan(start, len(ids), prompt.strip, past))
+            if tokens == prompt.remaining():
+                picked.append(len(ids) - 1)
+        self._network.route(adapters, len(step.rows))
+        layout = StepLayout(groups, spans)
+        logits = self._network.forward(torch.tensor(ids), torch.cat(positions), layout, torch.tensor(picked))
+        for choice in step.rows:
+            choice.where().length += 1
+        return logits
+
+    def _decode_groups(self, rows: list[Choice]) -> Iterator[DecodeGroup]:
+        start = 0
+        while start < len(rows):
+            pool = self._scheduler.pools.pools[rows[start].where().capacity]
+            lengths = [choice.where().length for choice in rows[start : start + pool.count]]
+            yield DecodeGroup(start, start + pool.count, pool.kv, torch.tensor(lengths), max(lengths) + 1)
+            start += pool.count
+
+    def _write(self, logits: torch.Tensor, choices: list[Choice]) -> set[int]:
+        """Sample a token for each choice and report it; gives the identities of those that have ended."""
+        tokens = sample(logits, [choice.draw() for choice in choices])
+        details = _token_logprobs(logits, tokens, choices)
+        ended = set()
+        for choice, token, detail in zip(choices, tokens, details, strict=True):
+            piece = choice.take(token, detail, self._stop_ids)
+            if piece is not None:
+                self._outbox.append((choice.ticket.number, piece))
+                if piece.finish_reason:
+                    ended.add(id(choice))
+                    self._finish(choice)
+        return ended
+
+    def _finish(self, choice: Choice) -> None:
+        self._scheduler.stop(choice)
+        if choice.ticket.unfinished == 0:
+            self._end(choice.ticket.number, Finished(choice.ticket.usage()))
+
+
+def _token_logprobs(logits: torch.Tensor, tokens: list[int], choices: list[Choice]) -> list[TokenLogprob | None]:
+    details: list[TokenLogprob | None] = [None] * len(choices)
+    asked = [row for row, choice in enumerate(choices) if choice.ticket.generation.top_logprobs is not None]
+    if not asked:
+        return details
+    wanted = [choices[row].ticket.generation.top_logprobs or 0 for row in asked]
+    found = logprobs(logits[asked], [tokens[row] for row in asked], max(wanted))
+    for row, most, (own, top) in zip(asked, wanted, found, strict=True):
+        details[row] = TokenLogprob(tokens[row], own, tuple(top[:most]))
+    return details

@@ -1,0 +1,214 @@
+"""What clients may send: the requests of OpenAI's chat and completions endpoints that this engine honours.
+
+Knows fields and their limits; knows nothing of the engine. A field of OpenAI's that is not honoured is refused by name,
+unless its value asks for nothing; a field that nobody knows is refused too. Nothing is ignored silently.
+"""
+
+import json
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar
+
+import msgspec
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from tunewise.contracts.chat import Message
+from tunewise.contracts.frozen import Frozen
+from tunewise.errors import ConfigError
+
+Json: TypeAlias = dict[str, Any]
+Request = TypeVar("Request", bound=Frozen)
+STOP_MAX = 4
+MESSAGES = Annotated[list[Message], msgspec.Meta(min_length=1)]
+TOP_LOGPROBS_MAX = 20
+
+ANYTHING: tuple[Any, ...] = ()
+NO_EFFECT: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "repetition_penalty": (None, 1),
+    "logit_bias": (None, {}),
+    "response_format": (None, {"type": "text"}),
+    "tools": (None, []),
+    "tool_choice": (None, "none", "auto"),
+    "parallel_tool_calls": (None, True, False),
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "modalities": (None, ["text"]),
+    "audio": (None,),
+    "prediction": (None,),
+    "web_search_options": (None,),
+    "reasoning_effort": (None,),
+    "verbosity": (None,),
+    "service_tier": (None, "auto", "default"),
+    "store": (None, False),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "suffix": (None,),
+    "user": ANYTHING,
+    "metadata": ANYTHING,
+    "safety_identifier": ANYTHING,
+    "prompt_cache_key": ANYTHING,
+    "prompt_cache_retention": ANYTHING,
+}
+"""OpenAI's fields that are not honoured, and their values that ask for nothing; with no values listed, any does."""
+
+
+class StreamOptions(Frozen):
+    """`include_obfuscation` pads OpenAI's chunks against eavesdropping; padding is never sent here."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] | None = None
+
+
+class Sampled(Frozen):
+    """What both endpoints share."""
+
+    model: str
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=128)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: str | list[str] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    ignore_eos: bool = Field(default=False, description="vLLM's: go on past the end token, for measurements.")
+
+    @field_validator("stop")
+    @classmethod
+    def _stop_is_usable(cls, value: str | list[str] | None) -> str | list[str] | None:
+        stops = [value] if isinstance(value, str) else value or []
+        if len(stops) > STOP_MAX or not all(stops):
+            raise ValueError(f"{STOP_MAX} stop strings at most, none of them empty")
+        return value
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> Self:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is allowed only when stream is true")
+        return self
+
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with a chunk of usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(Sampled):
+    """POST /v1/chat/completions. `messages` is checked by msgspec against contracts.chat, not here."""
+
+    messages: list[Json]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+
+    @model_validator(mode="after")
+    def _logprobs_agree(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        return self
+
+    def parsed_messages(self) -> list[Message]:
+        """The messages, typed.
+
+        Raises:
+            ConfigError: `invalid_messages`, with the path of the field at fault.
+        """
+        try:
+            messages: list[Message] = msgspec.convert(self.messages, MESSAGES)
+        except msgspec.ValidationError as error:
+            text, _, path = str(error).partition(" - at ")
+            param = path.strip("`").replace("$", "messages") or "messages"
+            raise ConfigError("invalid_messages", f"{param}: {text}", param=param) from error
+        return messages
+
+
+class CompletionRequest(Sampled):
+    """POST /v1/completions; a prompt is text, token ids, or a list of either."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+
+
+class LoadAdapter(Frozen):
+    """POST /v1/load_lora_adapter, as vLLM has it."""
+
+    lora_name: Annotated[str, Field(min_length=1)]
+    lora_path: Annotated[str, Field(min_length=1)]
+
+
+class UnloadAdapter(Frozen):
+    """POST /v1/unload_lora_adapter, as vLLM has it."""
+
+    lora_name: Annotated[str, Field(min_length=1)]
+
+
+def read_chat(body: bytes) -> ChatRequest:
+    """Parse a chat request.
+
+    Raises:
+        ConfigError: naming the field at fault.
+    """
+    return _checked(ChatRequest, _without_no_effect(_object(body)))
+
+
+def read_completion(body: bytes) -> CompletionRequest:
+    """Parse a completion request.
+
+    Raises:
+        ConfigError: naming the field at fault.
+    """
+    return _checked(CompletionRequest, _without_no_effect(_object(body)))
+
+
+def read_load(body: bytes) -> LoadAdapter:
+    """Parse a request to load an adapter; raises ConfigError naming the field at fault."""
+    return _checked(LoadAdapter, _object(body))
+
+
+def read_unload(body: bytes) -> UnloadAdapter:
+    """Parse a request to unload an adapter; raises ConfigError naming the field at fault."""
+    return _checked(UnloadAdapter, _object(body))
+
+
+def _object(body: bytes) -> Json:
+    try:
+        value = json.loads(body)
+    except ValueError as error:
+        raise ConfigError("invalid_json", f"the request body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError("invalid_json", f"the request body is a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def _without_no_effect(body: Json) -> Json:
+    kept = {}
+    for name, value in body.items():
+        if name not in NO_EFFECT:
+            kept[name] = value
+        elif NO_EFFECT[name] and value not in NO_EFFECT[name]:
+            message = f"{name}={json.dumps(value)[:80]} is not supported by this server; leave {name!r} out"
+            raise ConfigError("unsupported_parameter", message, param=name)
+    return kept
+
+
+def _checked(kind: type[Request], body: Json) -> Request:
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise _first(error) from error
+
+
+def _first(error: ValidationError) -> ConfigError:
+    detail = error.errors()[0]
+    param = ".".join(str(part) for part in detail["loc"]) or None
+    if detail["type"] == "extra_forbidden":
+        return ConfigError("unknown_parameter", f"Unrecognized request argument supplied: {param}", param=param)
+    if detail["type"] == "missing":
+        return ConfigError("missing_required_parameter", f"Missing required parameter: {param!r}", param=param)
+    message = f"{param or 'request'}: {detail['msg'].removeprefix('Value error, ')}"
+    if param:
+        message += f" (got {json.dumps(detail['input'], default=str)[:80]})"
+    return ConfigError("invalid_value", message, param=param)
