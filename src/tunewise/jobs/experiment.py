@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunewise.contracts.chat import ChatExample
-from tunewise.contracts.check import CheckReport
+from tunewise.contracts.check import CheckReport, Split
 from tunewise.contracts.evaluation import ArmResult, GraderScore, Question, Report
 from tunewise.contracts.run import RunResult, TrainSpec
-from tunewise.data.check import check_files
+from tunewise.data.check import Limits, check
 from tunewise.data.formats import read_examples
 from tunewise.errors import DataError, EvaluationError
 from tunewise.evaluate import floors
-from tunewise.evaluate.decision import decision_record
+from tunewise.evaluate.decision import Evidence, decision_record
 from tunewise.evaluate.economics import arm_result, economics
 from tunewise.evaluate.report import write_report
 from tunewise.evaluate.rows import EvalRow, freeze, question_of, read_rows
@@ -25,9 +25,10 @@ from tunewise.evaluate.statistics import mean_interval
 from tunewise.evaluate.verdict import decide
 from tunewise.jobs.arms import Asked, ask_baselines, ask_tuned
 from tunewise.jobs.lab import Lab, set_up
+from tunewise.jobs.plan import with_plan
 from tunewise.jobs.progress import Watcher
 from tunewise.jobs.stages import cached, input_key, write_whole
-from tunewise.jobs.training import adapter_directory, curve, make_spec, max_tokens, run_directory, train
+from tunewise.jobs.training import adapter_directory, curve, max_tokens, resolved_spec, run_directory, train
 from tunewise.settings import Settings
 
 _SHOWN_PROBLEMS = 5
@@ -43,11 +44,14 @@ def run_experiment(
     """
     lab = set_up(config_path, directory, settings, watcher)
     check = _check(lab)
+    spec = resolved_spec(lab, check)
+    check = with_plan(
+        check, spec, machine=lab.machine, price_per_hour=lab.config.prices.machine_hour, settings=lab.settings
+    )
     rows, frozen = _freeze(lab)
     examples = [example for _, example in read_examples(lab.config.data.train)]
     watcher.stage("baselines", f"{len(rows)} test rows, each alternative asked")
     asked = ask_baselines(lab, rows, examples)
-    spec = make_spec(lab, check)
     watcher.stage("train", f"{spec.train_file.rows} rows, {spec.n_epochs} epochs, {spec.dtype}")
     result = train(lab, spec)
     watcher.stage("evaluate", f"{len(rows)} test rows, the tuned model asked")
@@ -66,19 +70,15 @@ def _check(lab: Lab) -> CheckReport:
         DataError: there are errors among the findings.
     """
     data = lab.config.data
-    lab.watcher.stage("check", ", ".join(path.name for path in (data.train, data.valid, data.test) if path))
-    files = {"train": data.train, "valid": data.valid, "test": data.test}
-    hashes = {split: _sha256(path) for split, path in files.items() if path is not None}
+    splits: list[tuple[Split, Path | None]] = [("train", data.train), ("valid", data.valid), ("test", data.test)]
+    files = [(split, path) for split, path in splits if path is not None]
+    lab.watcher.stage("check", ", ".join(path.name for _, path in files))
+    hashes = {split: _sha256(path) for split, path in files}
     key = input_key(hashes, lab.base.revision, max_tokens(lab), data.overlong, data.model_dump(mode="json"))
     report, was_kept = cached(
         lab.stages_dir / f"check-{key}.json",
         CheckReport,
-        lambda: check_files(
-            {split: path for split, path in files.items() if path is not None},
-            template=lab.template,
-            max_tokens=max_tokens(lab),
-            overlong=data.overlong,
-        ),
+        lambda: check(files, Limits(lab.template, max_tokens(lab), data.overlong)),
     )
     if was_kept:
         lab.watcher.reused("check", f"{len(report.findings)} findings")
@@ -160,7 +160,7 @@ def _report(
         verdict=verdict,
         arms=tuple(arms),
         economics=costs,
-        decision=decision_record(),
+        decision=decision_record(Evidence(config, grader, check, spec, result, arms, costs, verdict)),
         check=check,
         spec=spec,
         result=result,

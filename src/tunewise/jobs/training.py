@@ -1,17 +1,14 @@
 """The train stage: a complete spec, a run directory named by it, and a child process that fills the directory."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from tunewise import planning
-from tunewise.contracts.check import CheckReport, FileReport, Split
+from tunewise.contracts.check import CheckReport
 from tunewise.contracts.run import (
     ADAPTER_DIR,
     EVENTS_FILE,
     RESULT_FILE,
     SPEC_FILE,
-    DataFile,
     RunEvent,
     RunResult,
     StepMetrics,
@@ -19,20 +16,18 @@ from tunewise.contracts.run import (
 )
 from tunewise.jobs import launch
 from tunewise.jobs.lab import Lab
+from tunewise.jobs.plan import make_spec, remember_speed
 from tunewise.jobs.stages import input_key, write_whole
-from tunewise.settings import Settings
 
 
-def make_spec(lab: Lab, check: CheckReport) -> TrainSpec:
-    """The config with every "auto" resolved for these files and this machine."""
-    data = lab.config.data
-    return planning.resolve(
+def resolved_spec(lab: Lab, check: CheckReport) -> TrainSpec:
+    """The experiment's config with every "auto" resolved for its files and this machine."""
+    return make_spec(
         lab.config.training,
-        base_model=lab.base,
-        train_file=_data_file(check, "train"),
-        valid_file=_data_file(check, "valid") if data.valid else None,
+        check,
+        base=lab.base,
         max_tokens=max_tokens(lab),
-        overlong=data.overlong,
+        overlong=lab.config.data.overlong,
         machine=lab.machine,
         versions=lab.versions,
     )
@@ -78,22 +73,6 @@ def curve(run_dir: Path) -> tuple[StepMetrics, ...]:
     return tuple(event.data for event in map(RunEvent.model_validate_json, lines) if event.data is not None)
 
 
-def known_speed(settings: Settings, spec: TrainSpec) -> float | None:
-    """Tokens per second of the last run with this base model and number format on this machine."""
-    return _speeds(settings).get(_speed_key(spec))
-
-
-def remember_speed(settings: Settings, spec: TrainSpec, tokens_per_second: float) -> None:
-    """Keep it for the next estimate."""
-    speeds = _speeds(settings) | {_speed_key(spec): tokens_per_second}
-    write_whole(_speed_file(settings), json.dumps(speeds, indent=1))
-
-
-def _data_file(check: CheckReport, split: Split) -> DataFile:
-    report: FileReport = next(file for file in check.files if file.split == split)
-    return DataFile(path=report.path.resolve(), sha256=report.sha256, rows=report.rows)
-
-
 def _finished(run_dir: Path) -> RunResult | None:
     """A run that failed is no result: it is tried again, from its last checkpoint."""
     path = run_dir / RESULT_FILE
@@ -114,19 +93,3 @@ def _reporter(lab: Lab) -> Callable[[RunEvent], None]:
         lab.watcher.progress(metrics.step, metrics.total_steps, detail)
 
     return on_event
-
-
-def _speed_file(settings: Settings) -> Path:
-    return settings.cache_dir / "speed.json"
-
-
-def _speeds(settings: Settings) -> dict[str, float]:
-    path = _speed_file(settings)
-    if not path.exists():
-        return {}
-    speeds: dict[str, float] = json.loads(path.read_bytes())
-    return speeds
-
-
-def _speed_key(spec: TrainSpec) -> str:
-    return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}"
