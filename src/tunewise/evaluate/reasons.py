@@ -171,7 +171,7 @@ def _beaten(held: list[Standing]) -> str:
         f"({between(standing.comparison.difference, signed=True)})"
         for standing in held
     ]
-    return f"It clearly beats {listed(shown)}."
+    return f"The tuned model clearly beats {listed(shown)}."
 
 
 def _usable(case: Case) -> str:
