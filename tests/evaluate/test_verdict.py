@@ -136,6 +136,23 @@ def test_leaked_test_rows_block_and_are_named() -> None:
     assert any("line 3, 12, 21, 30, 39 and 2 more" in reason for reason in result.reasons)
 
 
+def test_a_leaky_run_hears_what_its_other_rows_show() -> None:
+    """The five leaked rows are all that the tuned model wins."""
+    won = [1.0 if 3 <= line <= 39 and line % 9 == 3 else 0.0 for line in range(1, 61)]
+    arms = (arm("tuned", "tuned", won), arm("prompt", "prompt", [0.0] * 60))
+    result = decide(
+        arms,
+        PRIMARY,
+        costs(),
+        check_report(Story("case", 60, (), leaked=5)),
+        EvaluationConfig(usable_score=0.0),
+        UseCase(),
+        seed=1,
+        lines=range(1, 61),
+    )
+    assert any("On the other rows the difference to prompt is 0.000" in reason for reason in result.reasons)
+
+
 def test_losing_to_a_plain_prompt_stands_in_spite_of_leakage() -> None:
     """A prompt never sees a training row, so leakage can only have helped the tuned model."""
     prompt_wins = verdict(arm("tuned", "tuned", right(90)), arm("prompt", "prompt", right(150)), leaked=2)

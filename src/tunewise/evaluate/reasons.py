@@ -215,10 +215,17 @@ def _leakage(case: Case) -> str:
         return ""
     shown = ", ".join(str(line) for line in lines[:LINES_SHOWN])
     more = f" and {plural(len(lines) - LINES_SHOWN, 'more', 'more')}" if len(lines) > LINES_SHOWN else ""
+    rest = case.without_leaked
+    others = ""
+    if rest is not None:
+        others = (
+            f" On the other rows the difference to {case.best.arm.arm} is {gain(rest.value)} "
+            f"({between(rest, signed=True)})."
+        )
     return (
         f"Leakage: {plural(len(lines), 'test row')} (line {shown}{more}) {_stand(lines)} in the training file too, "
-        "word for word or nearly, so the tuned model may have learnt the answers by heart. Take them out of one of the "
-        "two files and run again."
+        "word for word or nearly, so the tuned model may have learnt the answers by heart. Take them out of the test "
+        f"file and run again; the training is kept.{others}"
     )
 
 

@@ -5,7 +5,7 @@ Knows the rules for one comparison, which docs/adr/0009 argues; the outcome over
 
 from typing import Literal, NamedTuple, TypeAlias
 
-from tunewise.contracts.evaluation import ArmKind, ArmResult, BreakEven, Comparison, Economics, GraderScore
+from tunewise.contracts.evaluation import ArmKind, ArmResult, BreakEven, Comparison, Economics, GraderScore, Interval
 from tunewise.errors import EvaluationError
 from tunewise.evaluate.economics import FLOORS
 from tunewise.evaluate.statistics import is_binary, mcnemar, paired_difference, rows_needed, rows_to_clear
@@ -51,6 +51,7 @@ class Case(NamedTuple):
     standings: tuple[Standing, ...]
     best: Standing
     leaked_lines: tuple[int, ...]
+    without_leaked: Interval | None
     repeated_rows: int
     economics: Economics
     terms: Terms

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from tunewise.contracts.check import CheckReport
 from tunewise.contracts.config import EvaluationConfig, UseCase
-from tunewise.contracts.evaluation import ArmResult, Economics, Outcome, Verdict
+from tunewise.contracts.evaluation import ArmResult, Economics, GraderScore, Interval, Outcome, Verdict
 from tunewise.errors import EvaluationError
 from tunewise.evaluate import reasons
 from tunewise.evaluate.economics import FLOORS, tuned_arm
 from tunewise.evaluate.standing import Case, Terms, primary_score, standing_against
+from tunewise.evaluate.statistics import paired_difference
 
 # Below this a bootstrap interval is too narrow by itself, and a few unlucky rows are the whole result.
 FEWEST_TEST_ROWS = 30
@@ -26,13 +27,16 @@ def decide(
     evaluation: EvaluationConfig,
     use_case: UseCase,
     seed: int,
+    lines: Sequence[int] = (),
 ) -> Verdict:
     """The verdict over all arms, scored by the grader named `primary` on the same test rows.
+
+    `lines` are the test rows' lines in their file; with them a leaky run also hears what its other rows show.
 
     Raises:
         EvaluationError: not exactly one tuned arm, no other arm, or an arm without scores by `primary`.
     """
-    case = _case(arms, primary, economics, check, _terms(evaluation, use_case), seed)
+    case = _case(arms, primary, economics, check, _terms(evaluation, use_case), seed, lines)
     result = outcome(case)
     needed = _rows_needed(case) if result == "inconclusive" else None
     return Verdict(
@@ -67,23 +71,44 @@ def _terms(evaluation: EvaluationConfig, use_case: UseCase) -> Terms:
 
 
 def _case(
-    arms: Sequence[ArmResult], primary: str, economics: Economics, check: CheckReport, terms: Terms, seed: int
+    arms: Sequence[ArmResult],
+    primary: str,
+    economics: Economics,
+    check: CheckReport,
+    terms: Terms,
+    seed: int,
+    lines: Sequence[int],
 ) -> Case:
     tuned = tuned_arm(arms)
     others = [arm for arm in arms if arm is not tuned]
     if not others:
         raise EvaluationError("no_alternative", "The tuned arm stands alone: a verdict needs at least the floors.")
     standings = tuple(standing_against(tuned, other, primary, economics, terms, seed) for other in others)
+    score = primary_score(tuned, primary)
+    best = max(standings, key=lambda standing: (standing.mean.mean.value, standing.arm.kind not in FLOORS))
+    leaked = tuple(sorted({row.line for row in check.leakage if row.split == "test"}))
     return Case(
         tuned=tuned,
-        score=primary_score(tuned, primary),
+        score=score,
         standings=standings,
-        best=max(standings, key=lambda standing: (standing.mean.mean.value, standing.arm.kind not in FLOORS)),
-        leaked_lines=tuple(sorted({row.line for row in check.leakage if row.split == "test"})),
+        best=best,
+        leaked_lines=leaked,
+        without_leaked=_without(leaked, lines, score, best.mean, terms, seed) if leaked and lines else None,
         repeated_rows=sum(f.exact_duplicates + f.near_duplicates for f in check.files if f.split == "test"),
         economics=economics,
         terms=terms,
     )
+
+
+def _without(
+    leaked: Sequence[int], lines: Sequence[int], ours: GraderScore, theirs: GraderScore, terms: Terms, seed: int
+) -> Interval | None:
+    """The difference to the best alternative on the rows that did not leak; None where every row did."""
+    kept = [row for row, line in enumerate(lines) if line not in set(leaked)]
+    if not kept:
+        return None
+    a, b = [ours.rows[row] for row in kept], [theirs.rows[row] for row in kept]
+    return paired_difference(a, b, terms.confidence, seed)
 
 
 def _rows_needed(case: Case) -> int | None:
