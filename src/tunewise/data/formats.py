@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 import msgspec
+import numpy as np
 
 from tunewise.contracts.chat import AssistantMessage, ChatExample, PromptCompletion, UserMessage
 from tunewise.contracts.check import RowFormat
@@ -19,6 +20,7 @@ from tunewise.errors import DataError
 CHAT = msgspec.json.Decoder(ChatExample)
 PAIR = msgspec.json.Decoder(PromptCompletion)
 HEAD_LINES = 100
+LINE_FEED, CARRIAGE_RETURN, BRACES = 10, 13, b"{}"
 
 
 def from_pair(pair: PromptCompletion) -> ChatExample:
@@ -70,10 +72,8 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
     two counts: every line feed stands between `}` and `{`, where no JSON object has one inside it; and there are as
     many values as lines.
     """
-    feeds = data.count(b"\n")
-    lines = feeds + (not data.endswith(b"\n"))
-    between = data.count(b"}\n{") + data.count(b"}\r\n{")
-    if between != lines - 1:
+    lines = _object_lines(data)
+    if lines is None:
         return None
     try:
         match row_format:
@@ -86,6 +86,17 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return rows if len(rows) == lines else None
+
+
+def _object_lines(data: bytes) -> int | None:
+    """The number of lines if each begins with `{` and ends with `}`, else None."""
+    codes = np.frombuffer(data, dtype=np.uint8)
+    feeds = np.flatnonzero(codes == LINE_FEED)
+    inner = feeds[:-1] if len(feeds) and feeds[-1] == len(codes) - 1 else feeds
+    before, after = codes[inner - 1], codes[inner + 1]
+    # Of a line that ends in CR LF, the brace stands one byte further left.
+    before = np.where(before == CARRIAGE_RETURN, codes[inner - 2], before)
+    return len(inner) + 1 if (before == BRACES[1]).all() and (after == BRACES[0]).all() else None
 
 
 def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:

@@ -1,6 +1,6 @@
 """What a well-formed row must hold beside well-formed fields, as OpenAI's fine-tuning service asks.
 
-Two forms of the same rules: `proves_clean` looks at a whole block with a handful of passes that run in C and says
+Two forms of the same rules: `sweep` looks at a whole block with a handful of passes that run in C and says
 whether anything in it could break a rule; `row_problems` finds what does in one row. So clean files cost next to no
 Python per row. A property test holds the two together. Knows nothing of files or tokens.
 """
@@ -37,20 +37,33 @@ def shapes_of(rows: Sequence[ChatExample]) -> Counter[Shape]:
     return Counter([tuple(map(type, messages)) for messages in map(_messages, rows)])
 
 
-def proves_clean(rows: Sequence[ChatExample], shapes: Counter[Shape]) -> bool:
-    """Whether no row can break a rule. False means: look at each row."""
-    if not all(map(_is_plain_shape, shapes)):
-        return False
-    flat: list[Message] = list(chain.from_iterable(map(_messages, rows)))
-    contents = list(map(_content, flat))
-    if not all(contents) or set(map(type, contents)) != {str} or any(map(str.isspace, contents)):
-        return False
-    answers: list[Message]
-    if any(AssistantMessage in shape[:-1] for shape in shapes):
-        answers = [message for message in flat if type(message) is AssistantMessage]
+def sweep(rows: Sequence[ChatExample]) -> tuple[Counter[Shape], bool]:
+    """The shapes of a block's rows, and whether no row can break a rule. False means: look at each row.
+
+    Most files have rows of one shape, which one comparison of two lists proves; that halves the time of this sweep.
+    """
+    conversations = list(map(_messages, rows))
+    flat: list[Message] = list(chain.from_iterable(conversations))
+    types = list(map(type, flat))
+    length = len(conversations[0]) if conversations else 0
+    shape: Shape = tuple(types[:length])
+    if set(map(len, conversations)) == {length} and types == types[:length] * len(rows):
+        shapes = Counter({shape: len(rows)})
     else:
-        answers = [messages[-1] for messages in map(_messages, rows)]
-    return not any(map(_calls, answers)) and 0 not in set(map(_weight, answers))
+        shapes = shapes_of(rows)
+    if not all(map(_is_plain_shape, shapes)) or not _all_filled(flat):
+        return shapes, False
+    if len(shapes) == 1 and shape.count(AssistantMessage) == 1:
+        answers = flat[length - 1 :: length]
+    else:
+        answers = [message for message in flat if type(message) is AssistantMessage]
+    return shapes, not any(map(_calls, answers)) and 0 not in set(map(_weight, answers))
+
+
+def _all_filled(messages: list[Message]) -> bool:
+    """Whether every content is a string with something in it."""
+    contents = list(map(_content, messages))
+    return set(map(type, contents)) == {str} and all(contents) and not any(map(str.isspace, contents))
 
 
 def _is_plain_shape(shape: Shape) -> bool:

@@ -81,8 +81,8 @@ def validate(data: bytes, row_format: RowFormat) -> Validated:
     """Decode a block and look for every rule that a row breaks."""
     rows = decode_block(data, row_format)
     if rows is not None:
-        shapes = rules.shapes_of(rows)
-        if rules.proves_clean(rows, shapes):
+        shapes, clean = rules.sweep(rows)
+        if clean:
             return Validated(len(rows), rows, range(len(rows)), shapes, [])
     return _validate_one_by_one(data, row_format)
 
