@@ -152,6 +152,8 @@ def _meaning(standing: Standing, case: Case) -> str:
         case "fails":
             return f"no gain of the {worthwhile} that you call worthwhile"
         case "open":
+            if standing.comparison.difference.low > 0:
+                return f"a gain, but too uncertain whether it reaches the {worthwhile} that you call worthwhile"
             return f"too uncertain to tell a gain of {worthwhile} from none"
         case _:
             assert_never(standing.quality)
