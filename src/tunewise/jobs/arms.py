@@ -15,7 +15,7 @@ from tunewise.errors import ConfigError
 from tunewise.evaluate import arms, floors
 from tunewise.evaluate.answer_log import AnswerLog
 from tunewise.evaluate.arms import ArmRequests, Window
-from tunewise.evaluate.client import Sampling, Server, answer_arm, wire_message
+from tunewise.evaluate.client import Sampling, Server, answer_arm, wire_message, wire_tool
 from tunewise.evaluate.rows import EvalRow
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.launch import serving
@@ -121,7 +121,10 @@ def _known(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: st
 
 def _answers_path(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str) -> Path:
     """Named by all that an answer depends on: the weights, the requests, and how answers are drawn."""
-    requests = [[wire_message(message) for message in request.messages] for request in arm.requests]
+    requests = [
+        [[wire_message(message) for message in request.messages], [wire_tool(tool) for tool in request.tools or ()]]
+        for request in arm.requests
+    ]
     key = input_key(
         lab.base.revision,
         adapter,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tunewise.contracts.fine_tuning import Dtype
 from tunewise.contracts.run import EVENTS_FILE, RESULT_FILE, BaseModelRef, RunEvent, RunResult
-from tunewise.errors import ServingError, TrainingError
+from tunewise.errors import EvaluationError, ServingError, TrainingError
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30.0
@@ -91,7 +91,7 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
     """Host `model` with `adapters` (name to directory) while the context lasts; gives the base URL, ending in /v1.
 
     Raises:
-        ServingError: the server did not come up.
+        ServingError: the server did not come up, or stopped while it was needed.
     """
     ready, log = directory / "serve.json", directory / "serve.log"
     directory.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,12 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
         arguments += ["--adapter", f"{name}={path}"]
     with _child(arguments, log) as process:
         _wait_until_ready(process, ready, log)
-        yield str(json.loads(ready.read_bytes())["base_url"])
+        try:
+            yield str(json.loads(ready.read_bytes())["base_url"])
+        except EvaluationError as lost:
+            if process.poll() is None:
+                raise
+            raise ServingError("serve_died", f"the model server stopped; its log ends:\n{_log_tail(log)}") from lost
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> None:

@@ -241,7 +241,9 @@ class Engine:
                 picked.append(len(ids) - 1)
         self._network.route(adapters, len(step.rows))
         layout = StepLayout(groups, spans)
-        logits = self._network.forward(torch.tensor(ids), torch.cat(positions), layout, torch.tensor(picked))
+        # A step that only goes on with a long prompt picks no position; without the type, torch makes that floats.
+        ends = torch.tensor(picked, dtype=torch.long)
+        logits = self._network.forward(torch.tensor(ids), torch.cat(positions), layout, ends)
         for choice in step.rows:
             choice.where().length += 1
         return logits
