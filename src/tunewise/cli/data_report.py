@@ -125,7 +125,7 @@ def _count(number: int) -> str:
 
 FACTS: tuple[tuple[str, Callable[[FileReport], str]], ...] = (
     ("rows", lambda file: f"{file.rows:,} of {file.lines:,} lines" if file.rows != file.lines else f"{file.rows:,}"),
-    ("size", lambda file: f"{file.bytes / 1e6:,.2f} MB"),
+    ("size", lambda file: f"{file.bytes / 1e6:,.1f} MB" if file.bytes >= 1e6 else f"{file.bytes / 1e3:,.1f} kB"),
     ("format", lambda file: file.format or ""),
     ("messages by role", _roles),
     ("messages per row (min · median · max)", _spread(lambda file: file.messages_per_row)),
@@ -134,7 +134,7 @@ FACTS: tuple[tuple[str, Callable[[FileReport], str]], ...] = (
     ("tokens per row (min · median · max)", _spread(lambda file: file.tokens_per_row)),
     ("distribution", _shape),
     ("trained tokens per row (min · median · max)", _spread(lambda file: file.trained_tokens_per_row)),
-    ("over-long rows", lambda file: _count(file.overlong_rows)),
+    ("over-long rows", lambda file: "" if file.tokens_per_row is None else _count(file.overlong_rows)),
     ("rows with nothing to train on", lambda file: _count(file.nothing_to_train_on)),
     ("exact duplicates", lambda file: _count(file.exact_duplicates)),
     ("near duplicates", lambda file: _count(file.near_duplicates)),

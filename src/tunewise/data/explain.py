@@ -98,21 +98,26 @@ def _walk(kind: inspect.Type, value: Json, path: str) -> list[Problem]:
     """The problems of `value` as a `kind`."""
     match kind:
         case inspect.StructType():
+            # The decoder lets the tag be missing where there is one type only.
+            if isinstance(value, dict) and kind.tag_field in value:
+                return _walk_tagged([kind], value, path)
             return _walk_struct(kind, value, path)
         case inspect.ListType():
             return _walk_list(kind, value, path)
         case inspect.UnionType():
             return _walk_union(kind, value, path)
-        case inspect.LiteralType():
-            return (
-                []
-                if type(value) in {type(v) for v in kind.values} and value in kind.values
-                else [_wrong_value(kind, value, path)]
-            )
-        case inspect.AnyType():
-            return []
         case _:
-            return [] if _is_plain(kind, value) else [_wrong_type(name_of(kind), value, path)]
+            return _walk_leaf(kind, value, path)
+
+
+def _walk_leaf(kind: inspect.Type, value: Json, path: str) -> list[Problem]:
+    if isinstance(kind, inspect.AnyType):
+        return []
+    if isinstance(kind, inspect.LiteralType):
+        # In Python True equals 1; in JSON it does not.
+        fits = value in kind.values and type(value) in {type(allowed) for allowed in kind.values}
+        return [] if fits else [_wrong_value(kind, value, path)]
+    return [] if _is_plain(kind, value) else [_wrong_type(name_of(kind), value, path)]
 
 
 def _is_plain(kind: inspect.Type, value: Json) -> bool:

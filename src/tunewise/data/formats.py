@@ -69,8 +69,8 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
     """All rows of a span of lines in one call, or None where that cannot be proved to be one row a line.
 
     The decoder takes values one after another, whatever stands between them. That each line is one value follows from
-    two counts: every line feed stands between `}` and `{`, where no JSON object has one inside it; and there are as
-    many values as lines.
+    two facts: every line feed stands between `}` and `{`, where no JSON object has one inside it; and there are as many
+    values as lines.
     """
     lines = _object_lines(data)
     if lines is None:
@@ -90,6 +90,8 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
 
 def _object_lines(data: bytes) -> int | None:
     """The number of lines if each begins with `{` and ends with `}`, else None."""
+    if not data.startswith(b"{"):
+        return None
     codes = np.frombuffer(data, dtype=np.uint8)
     feeds = np.flatnonzero(codes == LINE_FEED)
     inner = feeds[:-1] if len(feeds) and feeds[-1] == len(codes) - 1 else feeds
