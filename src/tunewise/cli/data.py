@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tunewise import machine, planning
+from tunewise import machine
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.cli.data_report import print_report
-from tunewise.contracts.check import CheckReport, FileReport, Split
+from tunewise.contracts.check import CheckReport, Split
 from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
-from tunewise.contracts.run import BaseModelRef, DataFile
+from tunewise.contracts.run import BaseModelRef
 from tunewise.data.check import Limits, check
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, DataError
+from tunewise.jobs.plan import make_spec, with_plan
 from tunewise.settings import get_settings
 
 app = typer.Typer(
@@ -88,44 +89,16 @@ def checked(
         return check(files)
     limit = max_tokens or model.context_length
     report = check(files, Limits(Template.load(model.path), limit, overlong))
-    train = next((file for file in report.files if file.split == "train" and file.tokens_per_row), None)
-    return report if train is None else _with_plan(report, train, model, limit, overlong)
-
-
-def _with_plan(
-    report: CheckReport, train: FileReport, model: BaseModelRef, max_tokens: int, overlong: Overlong
-) -> CheckReport:
-    """Add the hyperparameters that "auto" would become, and the estimate of a job with them."""
-    tokens = train.tokens_per_row
-    assert tokens is not None
+    if not any(file.split == "train" and file.rows for file in report.files):
+        return report
     hardware = machine.probe()
-    spec = planning.resolve(
+    spec = make_spec(
         TrainingRequest(),
-        base_model=model,
-        train_file=DataFile(path=train.path, sha256=train.sha256, rows=train.rows),
-        valid_file=None,
-        max_tokens=max_tokens,
+        report,
+        base=model,
+        max_tokens=limit,
         overlong=overlong,
         machine=hardware,
         versions={},
     )
-    estimate = planning.estimate(
-        spec,
-        tokens=tokens.total,
-        longest_row=min(tokens.maximum, max_tokens),
-        machine=hardware,
-        price_per_hour=None,
-        measured_tokens_per_second=None,
-    )
-    resolved: dict[str, int | float | str] = {
-        "n_epochs": spec.n_epochs,
-        "batch_size": spec.batch_size,
-        "learning_rate": spec.learning_rate,
-        "schedule": spec.schedule,
-        "lora_rank": spec.lora.rank,
-        "lora_alpha": spec.lora.alpha,
-        "dtype": spec.dtype,
-        "max_tokens": spec.max_tokens,
-        "seed": spec.seed,
-    }
-    return report.model_copy(update={"hyperparameters": resolved, "estimate": estimate})
+    return with_plan(report, spec, machine=hardware, price_per_hour=None, settings=get_settings())
