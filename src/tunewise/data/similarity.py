@@ -23,10 +23,13 @@ BINS = 64
 BANDS = 16
 SHINGLE = 5
 THRESHOLD = 0.8
+SLICE_ROWS = 65_536
 EMPTY = np.uint64(2**64 - 1)
 
 Signatures = npt.NDArray[np.uint16]
 Keys = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
 
 
 def normalise(text: str) -> str:
@@ -92,6 +95,16 @@ def similarity(left: Signatures, right: Signatures) -> npt.NDArray[np.float64]:
     return estimate
 
 
+def _least_similar(pairs: tuple[tuple[Signatures, Signatures], ...], rows: Rows, picks: Rows) -> Scores:
+    """Of each row with the one picked for it, the smaller similarity of question and answer; in slices, for memory."""
+    score = np.ones(len(rows))
+    for start in range(0, len(rows), SLICE_ROWS):
+        part = slice(start, start + SLICE_ROWS)
+        for own, pool in pairs:
+            score[part] = np.minimum(score[part], similarity(own[rows[part]], pool[picks[part]]))
+    return score
+
+
 def jaccard(left: str, right: str) -> float:
     """The exact Jaccard similarity of two texts' shingles."""
     a, b = _shingles(left), _shingles(right)
@@ -122,7 +135,7 @@ def earliest_like(
         for candidate in _candidates(own[:, band], pool[:, band], within=others is None):
             rows = np.flatnonzero((candidate >= 0) & (score < 1))
             pick = candidate[rows]
-            found = np.minimum(similarity(questions[rows], pool_q[pick]), similarity(answers[rows], pool_a[pick]))
+            found = _least_similar(((questions, pool_q), (answers, pool_a)), rows, pick)
             better = found > score[rows]
             score[rows[better]], best[rows[better]] = found[better], pick[better]
     best[score < threshold] = -1

@@ -24,6 +24,7 @@ from tunewise.data.scan import Block, Fingerprints, Frame, frame_of, scan, valid
 
 KEPT_PER_CODE = 10_000
 # Below this, a second process costs more to start than it saves (0.4 s against 60 MB/s of full survey).
+CHUNK_BLOCKS = 16  # handed to a process at a time
 PARALLEL_BYTES = 48 * 1024 * 1024
 
 
@@ -76,11 +77,18 @@ def _blocks(path: Path, size: int, row_format: RowFormat, frame: Frame) -> Itera
         return
     # Spawned, not forked: the caller may hold threads (tokenizers, numpy).
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(look, spans(path, size), repeat(row_format), repeat(frame), chunksize=4)
+        yield from pool.map(look, spans(path, size), repeat(row_format), repeat(frame), chunksize=CHUNK_BLOCKS)
 
 
 def _joined(prints: list[Fingerprints]) -> Fingerprints:
-    return Fingerprints(*(np.concatenate(column) for column in zip(*prints, strict=True)))
+    """All blocks' fingerprints as one; column by column, so that no more than one stands twice in memory."""
+    columns = [list(column) for column in zip(*prints, strict=True)]
+    prints.clear()
+    joined = []
+    for column in columns:
+        joined.append(np.concatenate(column))
+        column.clear()
+    return Fingerprints(*joined)
 
 
 def first_frame(path: Path, row_format: RowFormat) -> Frame:
