@@ -51,7 +51,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: list[tuple[int, Event]] = []
         self._lock = threading.Lock()
-        self._unfinished = 0
+        self.unfinished = 0
         self._running = True
         cache = PrefixCache(limits.prefix_bytes)
         self._scheduler = Scheduler(limits, network.kv_shape, cache, Pools(network.kv_shape))
@@ -80,10 +80,10 @@ class Engine:
         if self.failure:
             raise self.failure
         with self._lock:
-            if self._unfinished >= self._limits.running + self._limits.waiting:
-                message = f"{self._unfinished} requests are waiting or running, which is this server's limit; try again"
+            if self.unfinished >= self._limits.running + self._limits.waiting:
+                message = f"{self.unfinished} requests are waiting or running, which is this server's limit; try again"
                 raise ServingError("queue_full", message)
-            self._unfinished += 1
+            self.unfinished += 1
             number = next(self._numbers)
         self._inbox.put(lambda: self._accept(number, generation))
         return number
@@ -156,13 +156,13 @@ class Engine:
     def _forget(self, number: int) -> None:
         if self._scheduler.cancel(number) is not None:
             with self._lock:
-                self._unfinished -= 1
+                self.unfinished -= 1
             self._retire()
 
     def _end(self, number: int, event: Event) -> None:
         self._outbox.append((number, event))
         with self._lock:
-            self._unfinished -= 1
+            self.unfinished -= 1
         self._retire()
 
     def _shut_down(self) -> None:
