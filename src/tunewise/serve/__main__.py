@@ -31,6 +31,7 @@ RUNNING_MAX = 64  # answers computed at once
 WAITING_MAX = 512  # requests beyond them before 429
 PROMPT_TOKENS = 256  # of prompts per step: matrix products are as fast as they get, and answers wait little
 KV_SHARE, PREFIX_SHARE = 0.4, 0.1  # of the memory available once the model is loaded
+PREFIX_BYTES_MAX = 512 << 20  # some 11,000 tokens of SmolLM2-135M in float32; single prompts fill the rest to no use
 DRAIN_SECONDS = 120
 SWITCH_SECONDS = 0.0005  # the event loop must not keep the engine's thread waiting for Python's default 5 ms
 
@@ -99,7 +100,7 @@ def _announce(options: argparse.Namespace, port: int) -> None:
 
 def _limits(options: argparse.Namespace) -> Limits:
     available = psutil.virtual_memory().available
-    prefix = int(available * PREFIX_SHARE) if options.prefix_cache else 0
+    prefix = min(int(available * PREFIX_SHARE), PREFIX_BYTES_MAX) if options.prefix_cache else 0
     return Limits(options.max_running, options.max_waiting, PROMPT_TOKENS, int(available * KV_SHARE), prefix)
 
 
