@@ -20,7 +20,6 @@ MESSAGES: list[Any] = [
     {"role": "system", "content": "You name ingredients, one after the other, and nothing else."},
     {"role": "user", "content": "Title: Crème brûlée"},
 ]
-LONG: dict[str, Any] = {"max_tokens": 1500, "extra_body": {"ignore_eos": True}}
 
 
 def ask(client: OpenAI, **changes: Any) -> Any:  # noqa: ANN401  # the SDK's overloads cannot be spread
@@ -218,24 +217,32 @@ def test_an_adapter_is_loaded_used_and_unloaded_at_run_time(server: Server, adap
         ask(server.client, model="late")
 
 
+def answer_soon(client: OpenAI) -> None:
+    """The server answers within the time in which its running request could not have ended."""
+    began = time.monotonic()
+    while time.monotonic() - began < 3:
+        try:
+            assert ask(client, max_tokens=2).choices
+        except openai.RateLimitError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail("the place was not freed")
+
+
 def test_a_client_that_goes_away_frees_its_place(tiny_model: BaseModelRef, tmp_path: Path) -> None:
     running = start(tiny_model.path, tmp_path / "ready.json", "--max-running", "1", "--max-waiting", "0")
     try:
         body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 1900, "ignore_eos": True}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(running.base_url + "/chat/completions", json=body, timeout=httpx.Timeout(5, read=0.2))
+        answer_soon(running.client)
         with httpx.stream("POST", running.base_url + "/chat/completions", json=body | {"stream": True}) as streaming:
             assert streaming.status_code == 200
             with pytest.raises(openai.RateLimitError) as refused:
                 ask(running.client)
             assert refused.value.response.headers["retry-after"] == "1"
-        began = time.monotonic()
-        while True:
-            try:
-                assert ask(running.client, max_tokens=2).choices
-                break
-            except openai.RateLimitError:
-                assert time.monotonic() - began < 2, "the place was not freed"
+        answer_soon(running.client)
     finally:
         running.client.close()
         running.process.kill()

@@ -12,8 +12,7 @@ LOGITS = torch.log(torch.tensor([0.5, 0.25, 0.15, 0.1]))
 
 
 def frequencies(temperature: float, top_p: float, count: int = 4000) -> dict[int, float]:
-    numbers = generator(11, 0)
-    draws = [Draw(temperature, top_p, numbers.random()) for _ in range(count)]
+    draws = [Draw(temperature, top_p, generator(11, 0))] * count
     drawn = Counter(sample(LOGITS.expand(count, -1), draws))
     return {token: drawn[token] / count for token in range(4)}
 
@@ -36,19 +35,30 @@ def test_only_the_nucleus_is_drawn(top_p: float, kept: set[int]) -> None:
 
 def test_a_nucleus_wider_than_the_candidates_is_exact() -> None:
     flat = torch.zeros(1, 4 * NUCLEUS_CANDIDATES)
-    drawn = [sample(flat, [Draw(1.0, 0.99, step / 997)])[0] for step in range(997)]
-    assert len(set(drawn)) == 997 > NUCLEUS_CANDIDATES
+    noise = generator(1, 0)
+    drawn = [sample(flat, [Draw(1.0, 0.5, noise)])[0] for _ in range(4000)]
+    assert NUCLEUS_CANDIDATES < len(set(drawn)) <= 2 * NUCLEUS_CANDIDATES
 
 
 def test_zero_temperature_and_a_tiny_one_are_greedy() -> None:
-    assert sample(LOGITS.expand(2, -1), [Draw(0.0, 1.0, 0.99), Draw(1e-6, 1.0, 0.99)]) == [0, 0]
+    assert sample(LOGITS.expand(2, -1), [Draw(0.0, 1.0, None), Draw(1e-6, 1.0, generator(1, 0))]) == [0, 0]
+
+
+def draws(count: int) -> list[Draw]:
+    kinds = [(0.0, 1.0), (1.0, 1.0), (0.8, 0.7)]
+    return [Draw(*kinds[place % 3], generator(2, place)) for place in range(count)]
 
 
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
     rows = torch.randn(6, 1000, generator=torch.Generator().manual_seed(3))
-    draws = [Draw(0.0, 1.0, 0.1), Draw(1.0, 1.0, 0.3), Draw(0.8, 0.7, 0.9)] * 2
-    together = sample(rows, draws)
-    assert together == [sample(rows[place : place + 1], [draw])[0] for place, draw in enumerate(draws)]
+    together = sample(rows, draws(6))
+    assert together == [sample(rows[place : place + 1], [draw])[0] for place, draw in enumerate(draws(6))]
+
+
+def test_rounding_of_the_logits_does_not_change_what_is_drawn() -> None:
+    rows = torch.randn(64, 20_000, generator=torch.Generator().manual_seed(4))
+    nudged = rows * (1 + 1e-7 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(5)))
+    assert sample(rows, draws(64)) == sample(nudged, draws(64))
 
 
 def test_logprobs_come_with_the_most_probable_first() -> None:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         house = build(options)
+        _survive_signals()
         return asyncio.run(_serve(house, options))
     except TunewiseError as error:
         sys.stderr.write(f"error: {error.message}\n")
@@ -64,6 +66,12 @@ def build(options: argparse.Namespace) -> House:
     for name, path in options.adapter:
         engine.load_before_start(name, path)
     return House(options.name, options.model, template, engine, mailbox)
+
+
+def _survive_signals() -> None:
+    """Uvicorn raises a signal again once it has drained; a process that did as it was told ends with 0."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
 
 
 async def _serve(house: House, options: argparse.Namespace) -> int:

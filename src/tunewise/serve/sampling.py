@@ -1,43 +1,50 @@
 """From logits to tokens, for a whole batch at once.
 
-Knows temperatures, nuclei and random numbers; knows nothing of sequences. Each sequence brings one uniform number per
-token, from its own generator, and the token is found by inverting the cumulative distribution: the same seed gives the
-same text whatever else is in the batch.
+Knows temperatures, nuclei and random numbers; knows nothing of sequences. A token is drawn as argmax(p / noise) with
+exponential noise per token of the vocabulary, from the sequence's own generator (the Gumbel-max trick: Maddison et al.
+2014, arXiv:1411.0030). Inverting the cumulative distribution would take one random number instead, but there the
+rounding of a logit, which differs with the batch, moves every later token's interval: on a flat distribution that
+changed one token in some hundreds. Here a token changes only if the two best were equal to the last bits: the same seed
+gives the same text whatever else is in the batch.
 """
 
-import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 NUCLEUS_CANDIDATES = 512  # tokens looked at before a full sort, which takes milliseconds a row
+NOISE_MIN = 1e-20  # an exponential number may round to 0, and 0 / 0 would win
 
 
 class Draw(NamedTuple):
-    """One row's choice: `uniform` in [0, 1)."""
+    """One row's choice; `noise` may be None where the temperature is 0."""
 
     temperature: float
     top_p: float
-    uniform: float
+    noise: np.random.Generator | None
 
 
-def generator(seed: int, choice: int) -> random.Random:
+def generator(seed: int, choice: int) -> np.random.Generator:
     """The random numbers of one choice of a request."""
-    return random.Random(f"{seed}/{choice}")
+    return np.random.Generator(np.random.SFC64([seed % 2**64, choice]))
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> list[int]:
     """Choose a token for each row of `logits` (rows, vocabulary)."""
     tokens: list[int] = logits.argmax(dim=-1).tolist()
-    plain = [row for row, draw in enumerate(draws) if draw.temperature > 0 and draw.top_p >= 1]
-    nucleus = [row for row, draw in enumerate(draws) if draw.temperature > 0 and draw.top_p < 1]
-    for rows, choose in ((plain, _by_probability), (nucleus, _from_nucleus)):
-        if rows:
-            chosen = choose(_probabilities(logits[rows], [draws[row] for row in rows]), [draws[row] for row in rows])
-            for row, token in zip(rows, chosen.tolist(), strict=True):
-                tokens[row] = token
+    drawn = [(row, draw) for row, draw in enumerate(draws) if draw.temperature > 0]
+    if not drawn:
+        return tokens
+    probabilities = _probabilities(logits[[row for row, _ in drawn]], [draw.temperature for _, draw in drawn])
+    cut = [place for place, (_, draw) in enumerate(drawn) if draw.top_p < 1]
+    if cut:
+        probabilities[cut] = _nucleus(probabilities[cut], [drawn[place][1].top_p for place in cut])
+    chosen = probabilities.div_(_noise(drawn, logits.shape[-1])).argmax(dim=-1).tolist()
+    for (row, _), token in zip(drawn, chosen, strict=True):
+        tokens[row] = token
     return tokens
 
 
@@ -53,32 +60,26 @@ def logprobs(logits: Tensor, tokens: Sequence[int], most: int) -> list[tuple[flo
     return list(zip(own, tops, strict=True))
 
 
-def _probabilities(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    temperatures = torch.tensor([draw.temperature for draw in draws])[:, None]
+def _probabilities(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
     # The maximum goes first, so that a tiny temperature gives 0 and -inf, not inf - inf.
-    return ((logits - logits.amax(dim=-1, keepdim=True)) / temperatures).softmax(dim=-1)
+    return ((logits - logits.amax(dim=-1, keepdim=True)) / torch.tensor(temperatures)[:, None]).softmax(dim=-1)
 
 
-def _by_probability(probabilities: Tensor, draws: Sequence[Draw]) -> Tensor:
-    return _invert(probabilities.cumsum(dim=-1, dtype=torch.float64), draws)
-
-
-def _from_nucleus(probabilities: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """The fewest most probable tokens that hold `top_p` (Holtzman et al. 2020, arXiv:1904.09751)."""
-    limits = torch.tensor([draw.top_p for draw in draws], dtype=torch.float64)[:, None]
-    count = min(NUCLEUS_CANDIDATES, probabilities.shape[-1])
-    values, indices = probabilities.topk(count, dim=-1)
-    if (values.sum(dim=-1, dtype=torch.float64, keepdim=True) < limits).any():
+def _nucleus(probabilities: Tensor, limits: Sequence[float]) -> Tensor:
+    """Only the fewest most probable tokens that hold `top_p` (Holtzman et al. 2020, arXiv:1904.09751)."""
+    limit = torch.tensor(limits, dtype=torch.float64)[:, None]
+    values, indices = probabilities.topk(min(NUCLEUS_CANDIDATES, probabilities.shape[-1]), dim=-1)
+    if (values.sum(dim=-1, dtype=torch.float64, keepdim=True) < limit).any():
         values, indices = probabilities.sort(dim=-1, descending=True)
     before = values.cumsum(dim=-1, dtype=torch.float64) - values
-    kept = values.masked_fill(before >= limits, 0.0)
-    kept[:, 0] = values[:, 0]
-    places = _invert(kept.cumsum(dim=-1, dtype=torch.float64), draws)
-    return indices.gather(-1, places[:, None])[:, 0]
+    outside = before >= limit
+    outside[:, 0] = False
+    return torch.zeros_like(probabilities).scatter_(-1, indices, values.masked_fill(outside, 0.0))
 
 
-def _invert(cumulative: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """The first token at which the cumulative mass passes the uniform number."""
-    uniforms = torch.tensor([draw.uniform for draw in draws], dtype=torch.float64)[:, None]
-    target = uniforms * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp_max(cumulative.shape[-1] - 1)
+def _noise(drawn: Sequence[tuple[int, Draw]], vocabulary: int) -> Tensor:
+    numbers = np.empty((len(drawn), vocabulary), dtype=np.float32)
+    for row, (_, draw) in zip(numbers, drawn, strict=True):
+        if draw.noise is not None:
+            draw.noise.standard_exponential(dtype=np.float32, out=row)
+    return torch.from_numpy(numbers).clamp_min_(NOISE_MIN)

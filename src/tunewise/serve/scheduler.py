@@ -100,17 +100,18 @@ class Scheduler:
             self._admitted.pop(choice.ticket.number, None)
 
     def cancel(self, number: int) -> Ticket | None:
-        """Forget a request wherever it is."""
-        for ticket in self.waiting:
-            if ticket.number == number:
-                self.waiting.remove(ticket)
-                return ticket
+        """Forget a request wherever it is; None if it is finished already."""
+        for waiting in self.waiting:
+            if waiting.number == number:
+                self.waiting.remove(waiting)
+                return waiting
+        ticket = self._admitted.pop(number, None)
         for prompt in [prompt for prompt in self.prompts if prompt.ticket.number == number]:
             self._computing.difference_update(prompt.ticket.hashes[prompt.stored :])
             self.prompts.remove(prompt)
         for choice in [choice for choice in self.choices.values() if choice.ticket.number == number]:
             self.stop(choice)
-        return self._admitted.pop(number, None)
+        return ticket
 
     def _next_waiting(self) -> Ticket | None:
         for ticket in self.waiting:

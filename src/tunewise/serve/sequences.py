@@ -3,9 +3,10 @@
 Knows one request at a time; who is computed when is the scheduler's matter.
 """
 
-import random
 from collections.abc import Set
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from tunewise.serve.generation import FinishReason, Generation, Piece, TokenLogprob, Usage
 from tunewise.serve.kv import KvShape, Place, Strip
@@ -79,7 +80,7 @@ class Choice:
 
     ticket: Ticket
     index: int
-    random: random.Random
+    noise: np.random.Generator
     text: TextStream
     last_token: int = -1
     tokens: int = 0
@@ -99,9 +100,9 @@ class Choice:
         return self.place
 
     def draw(self) -> Draw:
-        """How the next token is to be chosen; a random number is used up only where one is needed."""
+        """How the next token is to be chosen."""
         sampling = self.ticket.generation.sampling
-        return Draw(sampling.temperature, sampling.top_p, self.random.random() if sampling.temperature > 0 else 0.0)
+        return Draw(sampling.temperature, sampling.top_p, self.noise)
 
     def take(self, token: int, logprob: TokenLogprob | None, stop_ids: Set[int]) -> Piece | None:
         """Write one token; gives a piece when there is something to show. The last one has a finish reason."""
