@@ -5,6 +5,7 @@ autograd function does a layer's forward and backward, in the frozen weight's nu
 gradient for the frozen weight. Exactness is proved in tests/modeling/test_lora.py. Knows nothing of files or batches.
 """
 
+import warnings
 from functools import partial
 from typing import cast
 
@@ -71,7 +72,10 @@ def add_adapter(model: PreTrainedModel, spec: LoraSpec) -> PeftModel:
         base_model_name_or_path=model.config.name_or_path,
     )
     try:
-        adapted = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
+        with warnings.catch_warnings():
+            # PEFT asks transformers for a name that transformers 5 has deprecated.
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            adapted = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
     except ValueError as error:
         raise ModelError(
             "unknown_lora_targets",

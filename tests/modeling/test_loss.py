@@ -1,0 +1,44 @@
+"""The chunked head loss equals cross_entropy over whole logits."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tunewise.modeling import loss
+from tunewise.modeling.loss import head_loss
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+def test_loss_gradient_and_accuracy_equal_cross_entropy(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "CHUNK_TOKENS", chunk)
+    torch.manual_seed(0)
+    hidden = torch.randn(23, 16, requires_grad=True)
+    head, targets = torch.randn(101, 16), torch.randint(101, (23,))
+    logits = hidden @ head.t()
+    targets[::3] = logits.argmax(-1)[::3]
+    ours = head_loss(hidden, head, targets)
+    theirs = cross_entropy(logits, targets, reduction="sum")
+    torch.testing.assert_close(ours.loss_sum, theirs)
+    assert ours.correct.item() == (logits.argmax(-1) == targets).sum()
+    torch.testing.assert_close(
+        torch.autograd.grad(ours.loss_sum * 0.37, hidden), torch.autograd.grad(theirs * 0.37, hidden)
+    )
+
+
+def test_large_logits_do_not_overflow() -> None:
+    hidden, head = torch.full((2, 4), 100.0, requires_grad=True), torch.eye(4) * 50
+    ours = head_loss(hidden, head, torch.tensor([0, 3]))
+    assert ours.loss_sum.item() == pytest.approx(2 * math.log(4), abs=1e-3)
+
+
+def test_without_a_gradient_the_loss_is_the_same() -> None:
+    hidden, head, targets = torch.randn(5, 8), torch.randn(11, 8), torch.arange(5)
+    wanted = head_loss(hidden.requires_grad_(), head, targets).loss_sum.item()
+    with torch.no_grad():
+        assert head_loss(hidden, head, targets).loss_sum.item() == wanted
+
+
+def test_no_supervised_token_is_no_loss() -> None:
+    assert head_loss(torch.empty(0, 8), torch.randn(11, 8), torch.empty(0, dtype=torch.int64)).loss_sum.item() == 0.0
