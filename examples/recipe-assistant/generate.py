@@ -216,20 +216,21 @@ def compose(rng: random.Random, dish: Dish, pantry: dict[str, list[Ingredient]])
     alternatives = read_alternatives()
     word, main = rng.choice(dish.mains)
     others = [name for name in dish.chosen if name != main]
-    chosen = [main, *(name for name in dish.always if name != main), *rng.sample(others, rng.randint(2, 5))]
+    always = [name for name in dish.always if name != main]
+    chosen = [main, *always[:2], *rng.sample(others, rng.randint(2, 3) - len(always[:2]))]
     entries = [(line_of(rng, rng.choice(pantry[name]), alternatives), [name]) for name in chosen]
     rng.shuffle(entries)
-    if "c" in dish.flags and rng.random() < 0.4:
+    if "c" in dish.flags and rng.random() < 0.3:
         line, name = citrus(rng)
         entries.insert(rng.randint(0, len(entries)), (line, [name]))
-    if "w" in dish.flags and rng.random() < 0.4:
+    if "w" in dish.flags and rng.random() < 0.3:
         entries.insert(rng.randint(0, len(entries)), (rng.choice(parts(WATERS, ";")), []))
-    if "s" in dish.flags and rng.random() < 0.7:
+    if "s" in dish.flags and rng.random() < 0.4:
         entries.append((rng.choice(parts(SEASONINGS, ";")), ["salt", "pepper"]))
-    if rng.random() < 0.2:
+    if rng.random() < 0.1:
         again = rng.choice(chosen)
         entries.append((line_of(rng, rng.choice(pantry[again]), {}), [again]))
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         spare = rng.choice([name for name in others if name not in chosen])
         entries.append((f"{line_of(rng, rng.choice(pantry[spare]), {})} (optional)", []))
     if rng.random() < 0.15:
