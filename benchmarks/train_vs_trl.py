@@ -84,7 +84,7 @@ def prepare(directory: Path, rows: Path, limit: int) -> TrainSpec:
     spec = make_spec(model, train_file, len(lines), in_bfloat16=probe().bfloat16)
     rendered = load_rows(spec.train_file, Template.load(model.path), max_tokens=spec.max_tokens, overlong="error").rows
     order = epoch_order(len(rendered), seed=SEED, epoch=0)
-    data = [{"input_ids": rendered[row].ids, "completion_mask": rendered[row].mask} for row in order]
+    data = [{"input_ids": rendered[row].ids, "assistant_masks": rendered[row].mask} for row in order]
     (directory / "rendered.json").write_text(json.dumps({"model": str(model.path), "rows": data}))
     write_initial_adapter(model, directory / "initial.safetensors")
     return spec
@@ -154,17 +154,12 @@ def measure_trl(directory: Path, side: str) -> dict[str, Any]:
 def run_trl(directory: Path, *, in_float32: bool) -> None:
     """Be the TRL side: one epoch with SFTConfig's defaults but for what both sides must share."""
     from datasets import Dataset
-    from torch.utils.data import SequentialSampler
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    class InGivenOrder(SFTTrainer):
-        def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
-            return SequentialSampler(rows)
-
     prepared = json.loads((directory / "rendered.json").read_text())
     rows = Dataset.from_list(prepared["rows"])
-    trainer = InGivenOrder(
+    trainer = SFTTrainer(
         model=prepared["model"],
         args=SFTConfig(
             output_dir=str(directory / "trl"),
@@ -174,6 +169,7 @@ def run_trl(directory: Path, *, in_float32: bool) -> None:
             logging_steps=1,
             report_to="none",
             use_cpu=True,
+            train_sampling_strategy="sequential",
             bf16=False if in_float32 else None,
             model_init_kwargs={"dtype": "float32"} if in_float32 else None,
         ),
