@@ -36,11 +36,12 @@ class Asked(NamedTuple):
 
 def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[Asked]:
     """Every alternative to a fine-tune, and the floors."""
-    asked = [
-        Asked(_ask(lab, arms.prompt_arm(arm, rows), _remote_server(arm.endpoint), train), arm.endpoint)
-        for arm in lab.config.arms.prompt
-        if arm.endpoint is not None
-    ]
+    asked = []
+    for arm in lab.config.arms.prompt:
+        if arm.endpoint is not None:
+            built = arms.prompt_arm(arm, rows)
+            answers = _reuse(lab, built, train) or _ask(lab, built, _remote_server(arm.endpoint), train)
+            asked.append(Asked(answers, arm.endpoint))
     asked += [Asked(answers, None) for answers in _ask_hosted(lab, _local_arms(lab, rows, train), train, None)]
     asked += [Asked(floors.majority_answers(train, rows), None), Asked(floors.nearest_answers(train, rows), None)]
     return asked
@@ -71,21 +72,19 @@ def _ask_hosted(
 ) -> list[ArmAnswers]:
     """Ask the base model, or the adapter on it; it is hosted only if an answer is still missing."""
     identity = _adapter_identity(adapter)
-    known = [_known(lab, arm, train, identity) for arm in asked]
-    if all(answers is not None for answers in known):
+    known = [_reuse(lab, arm, train, identity) for arm in asked]
+    missing = [arm for arm, answers in zip(asked, known, strict=True) if answers is None]
+    if not missing:
         return [answers for answers in known if answers is not None]
     name = lab.base.name if adapter is None else lab.tuned_name
     adapters = {} if adapter is None else {name: adapter}
     with serving(lab.base, dtype=lab.dtype, directory=lab.directory / "serve", adapters=adapters) as base_url:
-        return [_ask(lab, arm, Server(base_url, name), train, identity) for arm in asked]
+        fresh = {arm.arm: _ask(lab, arm, Server(base_url, name), train, identity) for arm in missing}
+    return [answers or fresh[arm.arm] for arm, answers in zip(asked, known, strict=True)]
 
 
 def _ask(lab: Lab, arm: ArmRequests, server: Server, train: Sequence[ChatExample], adapter: str = "") -> ArmAnswers:
-    """The arm's answers: kept ones where there are, the missing ones asked for."""
-    known = _known(lab, arm, train, adapter)
-    if known is not None:
-        lab.watcher.reused(arm.arm, f"{len(known.answers)} answers")
-        return known
+    """The arm's answers, each written down as it comes; those that an interrupted run left are not asked again."""
     whole = _answers_path(lab, arm, train, adapter)
     total = len(arm.requests)
     with AnswerLog(whole.with_suffix(".jsonl")) as log:
@@ -114,9 +113,14 @@ def _ask(lab: Lab, arm: ArmRequests, server: Server, train: Sequence[ChatExample
     return answers
 
 
-def _known(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str) -> ArmAnswers | None:
+def _reuse(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str = "") -> ArmAnswers | None:
+    """The answers of an earlier run to the same requests, if all were kept."""
     path = _answers_path(lab, arm, train, adapter)
-    return ArmAnswers.model_validate_json(path.read_bytes()) if path.exists() else None
+    if not path.exists():
+        return None
+    known = ArmAnswers.model_validate_json(path.read_bytes())
+    lab.watcher.reused(arm.arm, f"{len(known.answers)} answers")
+    return known
 
 
 def _answers_path(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str) -> Path:

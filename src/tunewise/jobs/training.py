@@ -70,7 +70,8 @@ def adapter_directory(run_dir: Path) -> Path:
 def curve(run_dir: Path) -> tuple[StepMetrics, ...]:
     """The metrics of every step."""
     lines = (run_dir / EVENTS_FILE).read_bytes().splitlines()
-    return tuple(event.data for event in map(RunEvent.model_validate_json, lines) if event.data is not None)
+    events = map(RunEvent.model_validate_json, lines)
+    return tuple(event.data for event in events if event.type == "metrics" and event.data is not None)
 
 
 def _finished(run_dir: Path) -> RunResult | None:
@@ -85,7 +86,7 @@ def _finished(run_dir: Path) -> RunResult | None:
 def _reporter(lab: Lab) -> Callable[[RunEvent], None]:
     def on_event(event: RunEvent) -> None:
         metrics = event.data
-        if metrics is None:
+        if event.type != "metrics" or metrics is None:
             lab.watcher.note(event.message)
             return
         speed = metrics.tokens / metrics.seconds if metrics.seconds else 0.0
