@@ -52,7 +52,7 @@ def run_experiment(
     examples = [example for _, example in read_examples(lab.config.data.train)]
     watcher.stage("baselines", f"{len(rows)} test rows, each alternative asked")
     asked = ask_baselines(lab, rows, examples)
-    watcher.stage("train", f"{spec.train_file.rows} rows, {spec.n_epochs} epochs, {spec.dtype}")
+    watcher.stage("train", f"{spec.train_file.rows} rows, n_epochs {spec.n_epochs}, {spec.dtype}")
     result = train(lab, spec)
     watcher.stage("evaluate", f"{len(rows)} test rows, the tuned model asked")
     _still_frozen(lab, frozen)
