@@ -1,5 +1,6 @@
 """A training run in memory: made from a spec, brought to where its newest checkpoint stood. Knows no steps."""
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from tunewise.data.template import Template
 from tunewise.errors import TrainingError
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
+from tunewise.modeling.memory import keep_within_memory
 from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
 from tunewise.train.journal import Journal
-from tunewise.train.plan import steps_per_epoch
+from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded, load_rows
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -104,6 +108,9 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
         else None
     )
     base = load_frozen(spec.base_model, spec.dtype)
+    longest = max(len(row.ids) for row in train.rows)
+    if keep_within_memory(base, max(longest, PART_TOKENS)):
+        log.info("activations are recomputed: those of %d tokens do not fit in memory", max(longest, PART_TOKENS))
     torch.manual_seed(spec.seed)
     model = add_adapter(base, spec.lora)
     model.train()
