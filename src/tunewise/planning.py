@@ -16,6 +16,8 @@ DEFAULT_RANK = 16
 FULL_BATCH = 8
 LEAST_STEPS_PER_EPOCH = 50
 LEGACY_BATCH_SHARE = 0.002
+# Tokens that training computes at once; tests/test_planning.py holds it to the trainer's own number.
+PART_TOKENS = 1024
 
 # Share of the machine's GEMM speed that a training step reaches, and the gain of bf16 over fp32 where the CPU has it.
 _STEP_EFFICIENCY = 0.7
@@ -133,12 +135,16 @@ def estimate(
 
 
 def memory(spec: TrainSpec, longest_row: int) -> int:
-    """Peak bytes of the training process, to about a third."""
+    """Peak bytes of the training process, to about a third, while activations are kept.
+
+    A step is computed in parts of about 1,024 tokens, or of one longer row; where a part's activations do not fit in
+    memory, the trainer computes them twice instead.
+    """
     width = 2 if spec.dtype == "bfloat16" else 4
-    batch_tokens = spec.batch_size * min(longest_row, spec.max_tokens)
+    part_tokens = max(PART_TOKENS, min(longest_row, spec.max_tokens))
     parameters = spec.base_model.parameters
     per_token = _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * width * int(parameters**0.5)
-    return parameters * width + _RUNTIME_BYTES + batch_tokens * per_token
+    return parameters * width + _RUNTIME_BYTES + part_tokens * per_token
 
 
 def _modelled_speed(spec: TrainSpec, machine: Machine) -> float:

@@ -18,6 +18,7 @@ from tunewise.contracts.chat import (
 )
 from tunewise.contracts.config import Endpoint, FewShotArm, PromptArm, RetrievalArm
 from tunewise.contracts.run import BaseModelRef
+from tunewise.data.conversation import text_of
 from tunewise.data.formats import read_examples
 from tunewise.data.template import Template
 from tunewise.errors import DataError, EvaluationError
@@ -33,7 +34,7 @@ from tunewise.evaluate.arms import (
     tuned_arm,
 )
 from tunewise.evaluate.client import wire_message
-from tunewise.evaluate.rows import EvalRow, read_rows, text_of
+from tunewise.evaluate.rows import EvalRow, read_rows
 
 TRAIN = [example(f"question {index}", f"answer {index}") for index in range(20)]
 

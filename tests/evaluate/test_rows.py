@@ -4,8 +4,9 @@ import pytest
 
 from evaluate.making import chat, write_jsonl
 from tunewise.contracts.chat import AssistantMessage, Message, SystemMessage, TextPart, UserMessage
+from tunewise.data.conversation import text_of
 from tunewise.errors import DataError
-from tunewise.evaluate.rows import freeze, question_of, read_rows, text_of
+from tunewise.evaluate.rows import freeze, question_of, read_rows
 
 ROW = chat(("system", "s"), ("user", "q"), ("assistant", "a"))
 
@@ -25,7 +26,7 @@ def test_a_prompt_and_completion_row_is_one_question_and_one_reference(tmp_path:
 
 
 def test_content_parts_are_one_text() -> None:
-    assert text_of([TextPart("a"), TextPart("b")]) == "ab"
+    assert text_of([TextPart("a"), TextPart("b")]) == "a\nb"
 
 
 def test_earlier_user_turns_belong_to_the_question() -> None:

@@ -39,6 +39,7 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (GOOD.replace("]", ", {name: other, type: label}]"), "primary_grader", "0 of 2"),
         (GOOD + "arms: {prompt: [{name: tuned}]}", "duplicate_arm", "'tuned'"),
         (GOOD + "training: {method: {type: dpo}}", "invalid_config", "training.method.type"),
+        (GOOD + "training: {early_stopping_patience: 1}", "early_stopping_needs_validation", "needs data.valid"),
     ],
 )
 def test_each_mistake_is_named(tmp_path: Path, text: str, code: str, says: str) -> None:

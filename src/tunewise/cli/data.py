@@ -3,6 +3,7 @@
 Finds the base model and the plan, calls `tunewise.data.check`, and prints. Knows nothing of rows.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -75,10 +76,12 @@ def check_files(
 
 def split_of(path: Path) -> Split:
     """What a file is for, by its name."""
-    name = path.stem.lower()
-    if "test" in name:
+    words = set(re.split(r"[^a-z]+", path.stem.lower()))
+    if words & {"train", "training"}:
+        return "train"
+    if words & {"test", "testing"}:
         return "test"
-    return "valid" if "val" in name or "dev" in name else "train"
+    return "valid" if words & {"valid", "validation", "val", "dev", "eval"} else "train"
 
 
 def checked(

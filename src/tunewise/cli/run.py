@@ -38,6 +38,7 @@ def run(
 ) -> None:
     """Check the data, measure the alternatives, fine-tune, compare, and say whether it was worth it."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     console = Console()
     watcher = JsonWatcher(console) if as_json else TerminalWatcher(console)
     try:
@@ -53,7 +54,7 @@ def run(
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """A polite kill is treated as Ctrl-C, so that no child is left behind."""
+    """A polite kill and a closed terminal are treated as Ctrl-C, so that no child is left behind."""
     raise KeyboardInterrupt
 
 

@@ -21,6 +21,7 @@ from tunewise.contracts.frozen import Frozen
 SPEC_FILE = "spec.json"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
+LOCK_FILE = ".lock"
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
 

@@ -14,9 +14,10 @@ import msgspec
 from tunewise.contracts.chat import ChatExample, DeveloperMessage, Message, SystemMessage, TextPart, Tool, UserMessage
 from tunewise.contracts.config import FewShotArm, PromptArm, RetrievalArm
 from tunewise.contracts.evaluation import ArmKind
+from tunewise.data.conversation import text_of
 from tunewise.errors import DataError, EvaluationError
 from tunewise.evaluate.retrieval import SearchIndex
-from tunewise.evaluate.rows import EvalRow, answer_of, question_of, read_jsonl_objects, text_of
+from tunewise.evaluate.rows import EvalRow, answer_of, question_of, read_jsonl_objects
 
 
 class Request(NamedTuple):

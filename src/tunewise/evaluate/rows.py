@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from tunewise.contracts.chat import AssistantMessage, ChatExample, Content, Json, Message, Tool, UserMessage
+from tunewise.contracts.chat import AssistantMessage, ChatExample, Json, Message, Tool, UserMessage
+from tunewise.data.conversation import text_of
 from tunewise.data.formats import read_examples
 from tunewise.errors import DataError
 
@@ -29,13 +30,6 @@ class EvalRow(NamedTuple):
     tools: tuple[Tool, ...] | None
     reference: str
     item: dict[str, Json]
-
-
-def text_of(content: Content | None) -> str:
-    """The text of a message's content; parts are joined without anything between them, as they are rendered."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text for part in content)
 
 
 def answer_of(example: ChatExample) -> str | None:

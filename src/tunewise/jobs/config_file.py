@@ -68,6 +68,12 @@ def _all_field_names(model: type[BaseModel]) -> list[str]:
 
 def _check_meaning(config: RunConfig, path: Path) -> None:
     """What single fields cannot say: exactly one primary grader, and no two arms or graders of one name."""
+    if config.training.early_stopping_patience is not None and config.data.valid is None:
+        raise ConfigError(
+            "early_stopping_needs_validation",
+            f"{path}: training.early_stopping_patience needs data.valid; add a validation file or leave it out",
+            param="training.early_stopping_patience",
+        )
     names = [grader.name for grader in config.graders]
     if len(set(names)) < len(names):
         raise ConfigError(

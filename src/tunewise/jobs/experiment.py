@@ -5,16 +5,19 @@ Each stage takes frozen values and gives one; what it gave before for the same i
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from tunewise.contracts.chat import ChatExample
-from tunewise.contracts.check import CheckReport, Split
+from tunewise.contracts.check import CheckReport, Finding, Split
 from tunewise.contracts.evaluation import ArmResult, GraderScore, Question, Report
 from tunewise.contracts.run import RunResult, TrainSpec
 from tunewise.data.check import Limits, check
 from tunewise.data.formats import read_examples
-from tunewise.errors import DataError, EvaluationError
+from tunewise.errors import ConfigError, DataError, EvaluationError
 from tunewise.evaluate import floors
 from tunewise.evaluate.decision import Evidence, decision_record
 from tunewise.evaluate.economics import arm_result, economics
@@ -32,6 +35,7 @@ from tunewise.jobs.training import adapter_directory, curve, max_tokens, resolve
 from tunewise.settings import Settings
 
 _SHOWN_PROBLEMS = 5
+_FROZEN_FILE = "frozen-test-rows.txt"
 
 
 def run_experiment(
@@ -43,6 +47,27 @@ def run_experiment(
         TunewiseError: with what stopped it; what was finished is kept, and the next call goes on from there.
     """
     lab = set_up(config_path, directory, settings, watcher)
+    with _alone_in(lab.directory):
+        return _run(lab), lab.directory
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Hold the experiment's directory, as two runs in it would mix their answers."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".lock", timeout=0):
+            yield
+    except Timeout as taken:
+        raise ConfigError(
+            "already_running",
+            f"{directory}: another `tunewise run` works in this directory; wait for it, stop it, or give --output",
+            param="--output",
+        ) from taken
+
+
+def _run(lab: Lab) -> Report:
+    watcher = lab.watcher
     check = _check(lab)
     spec = resolved_spec(lab, check)
     check = with_plan(
@@ -60,7 +85,7 @@ def run_experiment(
     watcher.stage("verdict", "scores, intervals, costs, report")
     report = _report(lab, check, rows, examples, asked, spec, result, frozen)
     write_report(report, lab.directory)
-    return report, lab.directory
+    return report
 
 
 def _check(lab: Lab) -> CheckReport:
@@ -89,17 +114,24 @@ def _check(lab: Lab) -> CheckReport:
 
 def _data_errors(lab: Lab, report: CheckReport) -> DataError:
     first = report.errors[:_SHOWN_PROBLEMS]
-    lines = [f"{error.file}, line {error.line}: {error.message} {error.remedy}" for error in first]
+    lines = [f"{_place(error)}: {error.message}; {error.remedy}" for error in first]
     more = len(report.errors) - len(first)
     tail = [f"and {more} more"] if more else []
-    paths = " ".join(str(file.path) for file in report.files)
+    data = lab.config.data
+    named = [("--train", data.train), ("--valid", data.valid), ("--test", data.test)]
+    paths = " ".join(f"{flag} {path}" for flag, path in named if path is not None)
+    limits = f"--max-tokens {max_tokens(lab)} --overlong {data.overlong}"
     return DataError(
         first[0].code,
         f"{len(report.errors)} problem(s) in the data; nothing was trained.\n  "
         + "\n  ".join(lines + tail)
-        + f"\nSee them all with: tunewise data check {paths} --model {lab.config.model}",
+        + f"\nSee them all with: tunewise data check {paths} --model {lab.config.model} {limits}",
         param=first[0].param,
     )
+
+
+def _place(error: Finding) -> str:
+    return error.file if error.line is None else f"{error.file}, line {error.line}"
 
 
 def _freeze(lab: Lab) -> tuple[list[EvalRow], str]:
@@ -110,21 +142,45 @@ def _freeze(lab: Lab) -> tuple[list[EvalRow], str]:
     """
     data = lab.config.data
     rows = read_rows(data.test, data.test_items)
+    _refuse_tools(data.test, rows)
     frozen = freeze(rows)
     lab.watcher.stage("freeze", f"{len(rows)} test rows, sha256 {frozen[:12]}")
     answers = floors.train_answers([example for _, example in read_examples(data.train)])
     for grader in lab.config.graders:
         graded = score_references(grader, rows, train_answers=answers)
         mean = sum(graded.rows) / len(graded.rows)
-        if grader.primary and mean < 0.5:
+        if grader == primary(lab.config.graders) and mean < 0.5:
             raise EvaluationError(
                 "grader_refuses_references",
                 f"grader {grader.name!r} gives the reference answers themselves {mean:.2f} of 1; it grades something "
                 "else than these rows hold: check its `reference` and data.test_items",
                 param="graders",
             )
-    write_whole(lab.directory / "frozen-test-rows.txt", f"{frozen}  {len(rows)} rows of {data.test.name}\n")
+    _keep_frozen(lab, f"{frozen}  {len(rows)} rows of {data.test.name}")
     return rows, frozen
+
+
+def _refuse_tools(test: Path, rows: Sequence[EvalRow]) -> None:
+    """The model server does not take `tools` yet: such a row would fail in every arm, so it is refused at once."""
+    lines = [str(row.line) for row in rows if row.tools]
+    if lines:
+        raise EvaluationError(
+            "tools_not_hosted",
+            f"{test}: {len(lines)} test row(s) offer tools (line {', '.join(lines[:5])}), and the model server takes "
+            "none yet; leave them out of data.test",
+            param="data.test",
+        )
+
+
+def _keep_frozen(lab: Lab, line: str) -> None:
+    """Add to the list of test sets that this experiment was ever judged on; a second one is told, never hidden."""
+    path = lab.directory / _FROZEN_FILE
+    before = path.read_text().splitlines() if path.exists() else []
+    if line in before:
+        return
+    if before:
+        lab.watcher.note(f"The test rows are not those of an earlier run ({before[-1][:12]}); {path.name} lists both.")
+    write_whole(path, "\n".join([*before, line]) + "\n")
 
 
 def _still_frozen(lab: Lab, frozen: str) -> None:
@@ -199,6 +255,7 @@ def _manifest(lab: Lab, frozen: str, run_dir: Path) -> dict[str, str]:
         "config": str(lab.config_path),
         "config sha256": _sha256(lab.config_path),
         "test rows sha256": frozen,
+        "test sets judged on so far": str(len((lab.directory / _FROZEN_FILE).read_text().splitlines())),
         "base model": lab.base.name,
         "base model sha256": lab.base.revision,
         "run directory": run_dir.name,

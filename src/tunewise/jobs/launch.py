@@ -4,6 +4,7 @@ A child runs in a session of its own, so that Ctrl-C reaches it only through us,
 Knows the run directory and the ready file; nothing of what happens inside a child.
 """
 
+import fcntl
 import json
 import signal
 import subprocess
@@ -11,11 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import SEEK_END
 from pathlib import Path
 
 from tunewise.contracts.fine_tuning import Dtype
-from tunewise.contracts.run import EVENTS_FILE, RESULT_FILE, BaseModelRef, RunEvent, RunResult
+from tunewise.contracts.run import EVENTS_FILE, LOCK_FILE, RESULT_FILE, BaseModelRef, RunEvent, RunResult
 from tunewise.errors import EvaluationError, ServingError, TrainingError
 
 _POLL_SECONDS = 0.2
@@ -32,15 +32,20 @@ def train(run_dir: Path, on_event: Callable[[RunEvent], None]) -> RunResult:
         TrainingError: the run failed, with the cause that the trainer names.
     """
     tail = _EventTail(run_dir / EVENTS_FILE, on_event)
+    _adopt(run_dir, tail)
     for _attempt in range(1 + MAX_RESTARTS):
+        result = _result(run_dir)
+        if result is not None:
+            return _checked(result)
+        tail.rewind()
         with _child(["tunewise.train", str(run_dir)], run_dir / "log.txt") as process:
             while process.poll() is None:
                 tail.advance()
                 time.sleep(_POLL_SECONDS)
         tail.advance()
-        result = _result(run_dir)
-        if result is not None:
-            return _checked(result)
+    result = _result(run_dir)
+    if result is not None:
+        return _checked(result)
     raise TrainingError(
         "training_killed",
         f"training in {run_dir} ended {1 + MAX_RESTARTS} times without a result; its log ends:\n"
@@ -59,6 +64,24 @@ def _checked(result: RunResult) -> RunResult:
     return result
 
 
+def _adopt(run_dir: Path, tail: "_EventTail") -> None:
+    """Follow a trainer that a killed run has left behind, until it ends."""
+    while _is_held(run_dir / LOCK_FILE):
+        tail.advance()
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 class _EventTail:
     """Follows `events.jsonl`, which grows, and which a restart may cut back to the last checkpoint."""
 
@@ -68,13 +91,15 @@ class _EventTail:
         self._offset = 0
         self._seen = 0
 
+    def rewind(self) -> None:
+        """Read from the start again: a trainer about to start cuts the file back to its last checkpoint."""
+        self._offset = 0
+
     def advance(self) -> None:
         """Pass on each whole line that is new; an event that a restart repeats is not told twice."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
-            if file.seek(0, SEEK_END) < self._offset:
-                self._offset = 0
             file.seek(self._offset)
             fresh = file.read()
         whole = fresh[: fresh.rfind(b"\n") + 1]

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from tunewise.contracts.run import RESULT_FILE, RowCounts, RunFailure, RunResult
+from tunewise.contracts.run import LOCK_FILE, RESULT_FILE, RowCounts, RunFailure, RunResult
 from tunewise.errors import TrainingError, TunewiseError
 from tunewise.train.checkpoint import remove_leftovers
 from tunewise.train.failures import named
@@ -23,7 +23,6 @@ from tunewise.train.session import Session, open_session, read_spec
 
 log = logging.getLogger("tunewise.train")
 
-LOCK_FILE = ".lock"
 # Freed before a failure is written down, so that `result.json` has room on a full disk.
 RESERVE_FILE = ".reserve"
 RESERVE_BYTES = 64 * 1024
