@@ -221,7 +221,7 @@ def _shown(example: ChatExample, system: Sequence[Message]) -> list[Message]:
 def _prefixed(message: Message, text: str) -> Message:
     content = message.content
     if isinstance(content, list):
-        return msgspec.structs.replace(message, content=[TextPart(f"{text}\n\n"), *content])
+        return msgspec.structs.replace(message, content=[TextPart(f"{text}\n"), *content])
     return msgspec.structs.replace(message, content=f"{text}\n\n{content or ''}")
 
 
