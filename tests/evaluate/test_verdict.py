@@ -25,7 +25,7 @@ from tunewise.evaluate.verdict import decide
 TERMS = Terms(worthwhile=0.02, usable=0.1, confidence=0.95, requests_per_year=120_000)
 
 
-def arm(name: str, kind: ArmKind, scores: Sequence[float], failed: int = 0) -> ArmResult:
+def arm(name: str, kind: ArmKind, scores: Sequence[float], failed: int = 0, cut: int = 0) -> ArmResult:
     return ArmResult(
         arm=name,
         kind=kind,
@@ -39,6 +39,7 @@ def arm(name: str, kind: ArmKind, scores: Sequence[float], failed: int = 0) -> A
         machine_hours_per_1000=0.1,
         cost_per_1000=None,
         failed_requests=failed,
+        cut_answers=cut,
     )
 
 
@@ -291,3 +292,10 @@ def test_arms_that_give_no_verdict_are_refused() -> None:
         with pytest.raises(EvaluationError) as caught:
             verdict(*arms)
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize(("cut", "is_told"), [(9, False), (10, True)])
+def test_answers_that_were_often_cut_are_told(cut: int, is_told: bool) -> None:
+    result = verdict(arm("tuned", "tuned", right(150)), arm("prompt", "prompt", right(60), cut=cut))
+    told = [reason for reason in result.reasons if f"prompt ({cut} of 200)" in reason]
+    assert bool(told) == is_told

@@ -20,7 +20,7 @@ class DataConfig(Frozen):
     test: ConfigPath
     test_items: ConfigPath | None = Field(default=None, description="JSONL: line i holds the fields of test row i.")
     max_tokens: Auto | Annotated[int, Field(ge=16)] = Field(
-        default="auto", description="The longest row, in tokens; by default what the model and the memory allow."
+        default="auto", description="The longest row, in tokens; by default what the model allows."
     )
     overlong: Overlong = "error"
 
@@ -94,7 +94,7 @@ class EvaluationConfig(Frozen):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     concurrency: Annotated[int, Field(ge=1, le=256)] = 32
     max_completion_tokens: Auto | Annotated[int, Field(ge=1)] = Field(
-        default="auto", description="By default a quarter more than the longest reference answer."
+        default="auto", description="By default a quarter more than the longest training answer, and 16."
     )
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
 

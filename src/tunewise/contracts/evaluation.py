@@ -69,6 +69,7 @@ class ArmResult(Frozen):
     machine_hours_per_1000: float | None = Field(description="None for a paid API and for the floors.")
     cost_per_1000: float | None = Field(description="In the user's currency; None without a price.")
     failed_requests: int
+    cut_answers: int = Field(description="Answers that ran into the token limit; they are scored as they stand.")
 
 
 class Comparison(Frozen):

@@ -12,6 +12,9 @@ from tunewise.evaluate.wording import about, amount, between, count, digits, gai
 
 LINES_SHOWN = 5
 
+# From this share of cut answers on, the limit may have decided the score.
+OFTEN_CUT = 0.05
+
 
 def headline(case: Case, outcome: Outcome, needed: int | None) -> str:
     """The verdict in one sentence."""
@@ -34,6 +37,7 @@ def reasons(case: Case) -> tuple[str, ...]:
         _usable(case),
         _leakage(case),
         *_failures(case),
+        _cut(case),
         _repeats(case),
         *(_compared(standing, case) for standing in others if standing.quality != "holds"),
         _beaten([standing for standing in others if standing.quality == "holds"]),
@@ -190,8 +194,10 @@ def _cost(case: Case) -> str:
     trained = f"Training took {amount(costs.training_hours, None)}"
     if costs.currency:
         trained += f" and cost {amount(costs.training_cost, costs.currency)}"
-    against = [_earned_back(s, case) for s in (case.best, *case.standings) if s.break_even][:1]
-    return f"{trained}. {against[0]}" if against else f"{trained}."
+    asked = [standing for standing in case.standings if standing.break_even]
+    if not asked:
+        return f"{trained}."
+    return f"{trained}. {_earned_back(max(asked, key=lambda standing: standing.mean.mean.value), case)}"
 
 
 def _earned_back(standing: Standing, case: Case) -> str:
@@ -252,6 +258,19 @@ def _failures(case: Case) -> list[str]:
         for arm in (case.tuned, *(standing.arm for standing in case.standings))
         if arm.failed_requests
     ]
+
+
+def _cut(case: Case) -> str:
+    """Arms with many answers at the token limit: a longer one might have scored more."""
+    arms = [case.tuned, *(standing.arm for standing in case.standings)]
+    often = [arm for arm in arms if arm.cut_answers >= OFTEN_CUT * case.rows]
+    if not often:
+        return ""
+    shown = listed([f"{arm.arm} ({count(arm.cut_answers)} of {count(case.rows)})" for arm in often])
+    return (
+        f"Many answers ran into the token limit and are scored as cut: {shown}. If such an answer could be right when "
+        "longer, raise evaluation.max_completion_tokens."
+    )
 
 
 def _by_difference(case: Case) -> list[Standing]:
