@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 from tunewise.errors import ModelError
 from tunewise.modeling.autograd import Context, call
 
-PACKED_ATTENTION = "tunewise_packed"
+PACKED_ATTENTION = "tunewise_training"
 QUERY_BLOCK = 512
 # Arguments that change what attention computes; a model that sets one of them needs support here first.
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")

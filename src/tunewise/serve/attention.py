@@ -16,7 +16,7 @@ from transformers import AttentionInterface
 from tunewise.errors import ModelError
 from tunewise.serve.kv import Strip
 
-NAME = "tunewise_packed"
+NAME = "tunewise_serving"
 REFUSED = ("softcap", "s_aux", "position_bias")  # options of some families that change the result
 
 
