@@ -30,7 +30,8 @@ class KvShape(NamedTuple):
 
     def empty(self, *middle: int, capacity: int) -> Tensor:
         """(layers, 2, *middle, kv_heads, capacity, head_dim)."""
-        return torch.empty(self.layers, 2, *middle, self.kv_heads, capacity, self.head_dim, dtype=self.dtype)
+        # Zeros, not what the memory held: a masked place weighs 0, but 0 times a NaN is a NaN.
+        return torch.zeros(self.layers, 2, *middle, self.kv_heads, capacity, self.head_dim, dtype=self.dtype)
 
 
 class Strip:
