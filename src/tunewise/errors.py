@@ -9,7 +9,9 @@ the field or flag at fault. The command line prints the message; the API puts al
     ├── ModelError        a base model or an adapter that cannot be found, read or used
     ├── TrainingError     a run that had to stop: loss not finite, out of memory, disk full
     ├── ServingError      a hosted model that cannot answer
-    └── EvaluationError   a grader, an arm or a verdict that cannot be computed
+    ├── EvaluationError   a grader, an arm or a verdict that cannot be computed
+    ├── StoreError        the database cannot be used
+    └── RequestError      a request that cannot be answered: not there, not allowed, not now
 """
 
 
@@ -59,3 +61,15 @@ class EvaluationError(TunewiseError):
     """A score or a verdict cannot be computed."""
 
     exit_code = 7
+
+
+class StoreError(TunewiseError):
+    """The database cannot be used."""
+
+    exit_code = 8
+
+
+class RequestError(TunewiseError):
+    """A request that cannot be answered as asked: what it names is not there, not allowed, or not in that state."""
+
+    exit_code = 9

@@ -8,6 +8,7 @@ import platform
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -28,6 +29,40 @@ class Settings(BaseSettings):
     hub_offline: bool = Field(
         default=False, validation_alias="HF_HUB_OFFLINE", description="Never ask the model hub for anything."
     )
+
+    state: Path | None = Field(
+        default=None, description="Where `tunewise up` keeps files, jobs and models; by default `state` under home."
+    )
+    database_url: str | None = Field(
+        default=None, description="postgresql+psycopg://…; by default SQLite in the state directory."
+    )
+    aliases: dict[str, str] = Field(
+        default={}, description='Model names that stand for others, as JSON: {"gpt-4o-mini": "smollm2-135m-instruct"}.'
+    )
+    organization: str = Field(default="tunewise", description="The organization of callers without a key.")
+    overlong: Literal["truncate", "error"] = Field(
+        default="truncate", description="What a job does with rows longer than the model's context."
+    )
+    result_base64: bool = Field(
+        default=False, description="Send result files in base64, as OpenAI does, for code that decodes them."
+    )
+    service_statuses: bool = Field(
+        default=False, description="Send `paused` and `pending`, which the SDK's types do not have, as the services do."
+    )
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="How long a worker may be silent before another takes its jobs."
+    )
+    max_upload_mb: int = Field(default=512, ge=1, description="The largest file that is taken in one request.")
+
+    @property
+    def state_dir(self) -> Path:
+        """Everything that `tunewise up` must not lose."""
+        return self.state or self.home / "state"
+
+    @property
+    def database(self) -> str:
+        """The URL of the database."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'tunewise.db'}"
 
     @property
     def models_dir(self) -> Path:

@@ -1,0 +1,80 @@
+"""Model names: which base model or tuned model a name means, and what a new tuned model is called.
+
+A name is, in this order: a deployment, a tuned model or checkpoint in either dialect, an alias, a base model.
+"""
+
+import secrets
+import string
+from typing import NamedTuple
+
+from sqlalchemy.orm import Session
+
+from tunewise import catalogue
+from tunewise.contracts.jobs import Caller, Job, TunedModel
+from tunewise.errors import RequestError
+from tunewise.settings import Settings
+from tunewise.store import models
+
+_SHORT_ID = string.ascii_letters + string.digits
+
+
+class Resolved(NamedTuple):
+    """What a name means: the base model, and the tuned model on it, if it is one."""
+
+    base: str
+    tuned: TunedModel | None
+
+
+def resolve(session: Session, settings: Settings, caller: Caller, name: str) -> Resolved:
+    """Find what the caller means by a model name.
+
+    Raises:
+        RequestError: model_not_found, with the names that there are.
+    """
+    deployed = models.deployment(session, caller.project, name)
+    tuned = models.find(session, caller.project, deployed.model if deployed else name)
+    if tuned is not None:
+        return Resolved(tuned.base, tuned)
+    base = settings.aliases.get(name, name)
+    bases = base_names(settings)
+    if base in bases:
+        return Resolved(base, None)
+    names = [*bases, *settings.aliases, *(model.name for model in models.visible(session, caller.project))]
+    raise RequestError(
+        "model_not_found",
+        f"The model {name!r} does not exist or you do not have access to it. The models here are: {', '.join(names)}",
+        param="model",
+    )
+
+
+def base_names(settings: Settings) -> list[str]:
+    """The base models that can be tuned and hosted now."""
+    return [listing.name for listing in catalogue.known(settings) if listing.state != "absent"]
+
+
+class NewNames(NamedTuple):
+    """What one set of weights is called under both dialects."""
+
+    name: str
+    azure_name: str
+
+
+def final_names(job: Job, parent: TunedModel | None) -> NewNames:
+    """The name of the model that a job makes. `parent`: the model it was tuned from, whose base the name keeps."""
+    base = parent.base if parent else job.request.base
+    suffix = job.request.suffix or ""
+    azure_suffix = f"-{suffix}" if suffix else ""
+    return NewNames(
+        name=f"ft:{base}:{job.organization}:{suffix}:{_short_id()}",
+        azure_name=f"{base}.ft-{job.id.removeprefix('ftjob-')}{azure_suffix}",
+    )
+
+
+def checkpoint_names(job: Job, parent: TunedModel | None, step: int) -> NewNames:
+    """The name of a job's checkpoint; its short id is its own, as OpenAI's are."""
+    final = final_names(job, parent)
+    return NewNames(name=f"{final.name}:ckpt-step-{step}", azure_name=f"{final.azure_name}:ckpt-step-{step}")
+
+
+def _short_id() -> str:
+    return "".join(secrets.choice(_SHORT_ID) for _ in range(8))

@@ -1,0 +1,62 @@
+"""What the use cases of the server share: the settings, the database, and where things lie in the state directory.
+
+STATE/
+  tunewise.db          unless another database is named
+  files/FILE_ID        the bytes of each file; written aside in files/.incoming, then renamed
+  uploads/UPLOAD_ID/   parts, until the upload is completed, cancelled or overdue
+  runs/JOB_ID/         the job's run directory (`contracts.run`)
+  serve/               logs and ready files of hosted base models
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tunewise.settings import Settings
+from tunewise.store.db import Database
+from tunewise.store.migrate import upgrade
+
+
+class Platform(NamedTuple):
+    """One server's or worker's view of the state."""
+
+    settings: Settings
+    database: Database
+
+    @property
+    def files_dir(self) -> Path:
+        """The bytes of every file, by id."""
+        return self.settings.state_dir / "files"
+
+    @property
+    def incoming_dir(self) -> Path:
+        """Files that are still being written; on the same disk as `files_dir`, so that a rename makes them whole."""
+        return self.files_dir / ".incoming"
+
+    @property
+    def uploads_dir(self) -> Path:
+        """One directory of parts per upload."""
+        return self.settings.state_dir / "uploads"
+
+    @property
+    def runs_dir(self) -> Path:
+        """One run directory per job."""
+        return self.settings.state_dir / "runs"
+
+    @property
+    def serve_dir(self) -> Path:
+        """Logs and ready files of hosted models."""
+        return self.settings.state_dir / "serve"
+
+
+def open_platform(settings: Settings) -> Platform:
+    """Make the state directory and bring the database to this version.
+
+    Raises:
+        StoreError: the database cannot be used, or is newer than this program.
+    """
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    platform = Platform(settings, Database(settings.database))
+    for directory in (platform.incoming_dir, platform.uploads_dir, platform.runs_dir, platform.serve_dir):
+        directory.mkdir(parents=True, exist_ok=True)
+    upgrade(platform.database)
+    return platform

@@ -1,0 +1,111 @@
+"""Jobs: their rows, their status, and who works on them.
+
+`transition` is the only writer of a status. A job is held by at most one worker (`owner`), which counts `beat` up;
+another worker may take it over when it has seen the beat stand still. Nothing here compares clocks.
+"""
+
+from sqlalchemy import ColumnElement, String, and_, cast, or_, select, update
+from sqlalchemy.orm import Session
+
+from tunewise.contracts.jobs import ACTIVE, FINAL, TRANSITIONS, Job, JobStatus
+from tunewise.store.rows import Page, now, one, page, value, values
+from tunewise.store.tables import JobRow
+
+
+def add(session: Session, job: Job) -> None:
+    """Keep a new job."""
+    session.add(JobRow(**job.model_dump(mode="json")))
+    session.flush()
+
+
+def get(session: Session, project: str, job_id: str) -> Job | None:
+    """The project's job of that id."""
+    return value(Job, one(session, JobRow, project=project, id=job_id))
+
+
+def find(session: Session, job_id: str) -> Job | None:
+    """The job of that id, whosever it is: for workers."""
+    return value(Job, one(session, JobRow, id=job_id))
+
+
+def listed(
+    session: Session, project: str, *, after: str | None, limit: int, metadata: dict[str, str] | None = None
+) -> Page[Job] | None:
+    """A page of the project's jobs, newest first, that have all of `metadata`; None where `after` names none."""
+    query = select(JobRow).where(JobRow.project == project)
+    for key, wanted in (metadata or {}).items():
+        query = query.where(JobRow.request["metadata"][key].as_string() == wanted)
+    return page(session, Job, JobRow, query, after=after, limit=limit)
+
+
+def without_metadata(session: Session, project: str, *, after: str | None, limit: int) -> Page[Job] | None:
+    """A page of the project's jobs that have no metadata."""
+    kept = JobRow.request["metadata"]
+    query = select(JobRow).where(
+        JobRow.project == project, or_(kept.as_string().is_(None), cast(kept, String) == "null")
+    )
+    return page(session, Job, JobRow, query, after=after, limit=limit)
+
+
+def transition(
+    session: Session, job_id: str, to: JobStatus, *, owner: str | None = None, **changes: object
+) -> Job | None:
+    """Move a job to another status, and change what goes with it; None if it is not where it may go from there.
+
+    `owner`: do it only while this worker holds the job. One statement decides, so of two racing moves one wins.
+    """
+    allowed = [status for status, following in TRANSITIONS.items() if to in following]
+    conditions = [JobRow.id == job_id, JobRow.status.in_(allowed)]
+    if owner is not None:
+        conditions.append(JobRow.owner == owner)
+    if to in FINAL:
+        changes = {"finished_at": now(), "estimated_finish": None} | changes
+    return _changed(session, conditions, status=to, **changes)
+
+
+def change(session: Session, job_id: str, *, owner: str, **changes: object) -> Job | None:
+    """Change fields other than the status, while this worker holds the job; None if it does not."""
+    return _changed(session, [JobRow.id == job_id, JobRow.owner == owner], **changes)
+
+
+def unowned(session: Session) -> list[Job]:
+    """Jobs with work to do that no worker holds, oldest first."""
+    query = select(JobRow).where(JobRow.owner.is_(None), JobRow.status.in_(ACTIVE)).order_by(JobRow.n)
+    return values(Job, session.scalars(query))
+
+
+def owned(session: Session) -> list[Job]:
+    """Jobs that some worker holds, whatever their status: a cancelled one may still have a trainer to stop."""
+    return values(Job, session.scalars(select(JobRow).where(JobRow.owner.is_not(None)).order_by(JobRow.n)))
+
+
+def claim(session: Session, job: Job, worker: str) -> Job | None:
+    """Take a job as it was seen: unowned, or held by an owner whose beat has stood still. None if it has moved on."""
+    held = JobRow.owner.is_(None) if job.owner is None else and_(JobRow.owner == job.owner, JobRow.beat == job.beat)
+    return _changed(session, [JobRow.id == job.id, held], owner=worker, beat=JobRow.beat + 1)
+
+
+def release(session: Session, job_id: str, worker: str) -> None:
+    """Give a job back."""
+    _changed(session, [JobRow.id == job_id, JobRow.owner == worker], owner=None)
+
+
+def heartbeat(session: Session, worker: str) -> dict[str, JobStatus]:
+    """Show that the worker lives; the jobs that it still holds, and where they stand."""
+    session.execute(update(JobRow).where(JobRow.owner == worker).values(beat=JobRow.beat + 1))
+    held = session.scalars(select(JobRow).where(JobRow.owner == worker))
+    return {job.id: job.status for job in values(Job, held)}
+
+
+def using_file(session: Session, project: str, file_id: str) -> Job | None:
+    """An unfinished job that reads this file."""
+    query = select(JobRow).where(JobRow.project == project, JobRow.status.not_in(FINAL))
+    for job in values(Job, session.scalars(query)):
+        if file_id in (job.request.training_file, job.request.validation_file):
+            return job
+    return None
+
+
+def _changed(session: Session, conditions: list[ColumnElement[bool]], **changes: object) -> Job | None:
+    statement = update(JobRow).where(*conditions).values(**changes).returning(JobRow)
+    return value(Job, session.scalar(statement))

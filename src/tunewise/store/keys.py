@@ -1,0 +1,39 @@
+"""API keys: looked up by their SHA-256. A key has 256 random bits, so a slow hash would add nothing but time."""
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tunewise.contracts.jobs import ApiKey
+from tunewise.store.rows import now, one, value, values
+from tunewise.store.tables import KeyRow
+
+
+def add(session: Session, key: ApiKey, sha256: str) -> None:
+    """Keep a new key."""
+    session.add(KeyRow(**key.model_dump(), sha256=sha256))
+    session.flush()
+
+
+def find(session: Session, sha256: str) -> ApiKey | None:
+    """The key with that hash, unless it was revoked."""
+    return value(ApiKey, one(session, KeyRow, sha256=sha256, revoked_at=None))
+
+
+def listed(session: Session) -> list[ApiKey]:
+    """Every key, oldest first, the revoked ones too."""
+    return values(ApiKey, session.scalars(select(KeyRow).order_by(KeyRow.n)))
+
+
+def revoke(session: Session, key_id: str) -> bool:
+    """End a key; whether there was one in use."""
+    row = one(session, KeyRow, id=key_id, revoked_at=None)
+    if row is None:
+        return False
+    row.revoked_at = now()
+    session.flush()
+    return True
+
+
+def exist(session: Session) -> bool:
+    """Whether any key is in use."""
+    return session.scalar(select(KeyRow.n).where(KeyRow.revoked_at.is_(None)).limit(1)) is not None

@@ -1,0 +1,160 @@
+"""Tuned models, checkpoints, who may use them, and the deployments that keep them."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from tunewise.contracts.jobs import Deployment, Permission, TunedModel
+from tunewise.store.rows import Order, Page, now, one, page, value, values
+from tunewise.store.tables import DeploymentRow, ModelRow, PermissionRow, UsageRow
+
+
+def add(session: Session, model: TunedModel) -> None:
+    """Keep a new model."""
+    session.add(ModelRow(**model.model_dump()))
+    session.flush()
+
+
+def find(session: Session, project: str, name: str) -> TunedModel | None:
+    """The model or checkpoint of that name, in either dialect, or id, that the project owns or was granted."""
+    query = select(ModelRow).where(_named(name), _visible(project))
+    return value(TunedModel, session.scalar(query))
+
+
+def owned(session: Session, project: str, name: str) -> TunedModel | None:
+    """The project's own model or checkpoint of that name or id."""
+    return value(TunedModel, session.scalar(select(ModelRow).where(_named(name), ModelRow.project == project)))
+
+
+def visible(session: Session, project: str) -> list[TunedModel]:
+    """All models and checkpoints that the project owns or was granted, newest first."""
+    return values(TunedModel, session.scalars(select(ModelRow).where(_visible(project)).order_by(ModelRow.n.desc())))
+
+
+def of_job(session: Session, job_id: str) -> list[TunedModel]:
+    """The job's checkpoints and its final model, in the order of training."""
+    query = select(ModelRow).where(ModelRow.job_id == job_id).order_by(ModelRow.n)
+    return values(TunedModel, session.scalars(query))
+
+
+def checkpoints(
+    session: Session, job_id: str, *, with_final: bool, after: str | None, limit: int
+) -> Page[TunedModel] | None:
+    """A page of the job's checkpoints, newest first; Azure counts the final model among them."""
+    query = select(ModelRow).where(ModelRow.job_id == job_id)
+    if not with_final:
+        query = query.where(ModelRow.is_final.is_(False))
+    return page(session, TunedModel, ModelRow, query, after=after, limit=limit)
+
+
+def remove(session: Session, model_id: str) -> None:
+    """Forget a model and whoever was granted it."""
+    row = one(session, ModelRow, id=model_id)
+    if row is not None:
+        session.execute(delete(PermissionRow).where(PermissionRow.model == row.name))
+        session.delete(row)
+        session.flush()
+
+
+def grant(session: Session, permission: Permission) -> Permission:
+    """Let a project use a checkpoint; granting twice gives the first permission again."""
+    row = one(session, PermissionRow, model=permission.model, project=permission.project)
+    if row is None:
+        row = PermissionRow(**permission.model_dump())
+        session.add(row)
+        session.flush()
+    return Permission(id=row.id, model=row.model, project=row.project, created_at=row.created_at)
+
+
+def permissions(
+    session: Session, model: str, *, project: str | None, after: str | None, limit: int, order: Order
+) -> Page[Permission] | None:
+    """A page of a checkpoint's permissions."""
+    query = select(PermissionRow).where(PermissionRow.model == model)
+    if project is not None:
+        query = query.where(PermissionRow.project == project)
+    return page(session, Permission, PermissionRow, query, after=after, limit=limit, order=order)
+
+
+def revoke(session: Session, model: str, permission_id: str) -> bool:
+    """Take a permission back; whether there was one."""
+    statement = (
+        delete(PermissionRow)
+        .where(PermissionRow.model == model, PermissionRow.id == permission_id)
+        .returning(PermissionRow.n)
+    )
+    return session.scalar(statement) is not None
+
+
+def put_deployment(session: Session, deployment: Deployment) -> bool:
+    """Keep a deployment under its name, new or in place of the old; whether it is new."""
+    row = one(session, DeploymentRow, project=deployment.project, name=deployment.name)
+    if row is None:
+        session.add(DeploymentRow(**deployment.model_dump()))
+        session.flush()
+        return True
+    for name, new in deployment.model_dump(exclude={"created_at"}).items():
+        setattr(row, name, new)
+    session.flush()
+    return False
+
+
+def deployment(session: Session, project: str, name: str) -> Deployment | None:
+    """The project's deployment of that name."""
+    return value(Deployment, one(session, DeploymentRow, project=project, name=name))
+
+
+def deployments(
+    session: Session, project: str, *, scope: str | None = None, model: str | None = None
+) -> list[Deployment]:
+    """The project's deployments, oldest first: all, those of one account, or those of one model."""
+    query = select(DeploymentRow).where(DeploymentRow.project == project).order_by(DeploymentRow.n)
+    if scope is not None:
+        query = query.where(DeploymentRow.scope == scope)
+    if model is not None:
+        query = query.where(DeploymentRow.model == model)
+    return values(Deployment, session.scalars(query))
+
+
+def remove_deployment(session: Session, project: str, name: str) -> bool:
+    """Forget a deployment; whether there was one."""
+    statement = (
+        delete(DeploymentRow)
+        .where(DeploymentRow.project == project, DeploymentRow.name == name)
+        .returning(DeploymentRow.n)
+    )
+    return session.scalar(statement) is not None
+
+
+def record_usage(session: Session, project: str, model: str, *, prompt: int, cached: int, completion: int) -> None:
+    """Keep the tokens of one answered request."""
+    session.add(
+        UsageRow(
+            project=project,
+            model=model,
+            created_at=now(),
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=completion,
+        )
+    )
+    session.flush()
+
+
+def usage(session: Session, project: str, model: str) -> dict[str, int]:
+    """Requests and tokens of a model so far."""
+    row = UsageRow
+    sums = [func.count(), func.sum(row.prompt_tokens), func.sum(row.cached_tokens), func.sum(row.completion_tokens)]
+    found = session.execute(select(*sums).where(row.project == project, row.model == model)).one()
+    names = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
+    return {name: int(total or 0) for name, total in zip(names, found, strict=True)}
+
+
+def _named(name: str) -> ColumnElement[bool]:
+    return or_(ModelRow.name == name, ModelRow.azure_name == name, ModelRow.id == name)
+
+
+def _visible(project: str) -> ColumnElement[bool]:
+    granted: Any = select(PermissionRow.model).where(PermissionRow.project == project)
+    return or_(ModelRow.project == project, ModelRow.name.in_(granted))
