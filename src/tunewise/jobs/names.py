@@ -32,7 +32,8 @@ def resolve(session: Session, settings: Settings, caller: Caller, name: str) -> 
         RequestError: model_not_found, with the names that there are.
     """
     deployed = models.deployment(session, caller.project, name)
-    tuned = models.find(session, caller.project, deployed.model if deployed else name)
+    name = deployed.model if deployed else name
+    tuned = models.find(session, caller.project, name)
     if tuned is not None:
         return Resolved(tuned.base, tuned)
     base = settings.aliases.get(name, name)
