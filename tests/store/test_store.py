@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import inspect
 
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus
-from tunewise.contracts.run import RunEvent
+from tunewise.contracts.run import RunEvent, StepMetrics
 from tunewise.errors import StoreError
 from tunewise.store import events, jobs
 from tunewise.store.db import Database
@@ -134,3 +134,34 @@ def test_events_are_numbered_without_gaps_and_a_repeated_journal_is_kept_once(da
     assert page
     assert [event.seq for event in page.items] == [6, 5, 4, 3, 2, 1]
     assert [event.message for event in reversed(page.items)] == ["first", "m1", "m2", "m3", "between", "m4"]
+
+
+def test_azure_hears_every_tenth_step_and_its_own_words(database: Database) -> None:
+    job = make_job(database)
+    steps = [
+        StepMetrics(step=n, total_steps=25, train_loss=0.5, train_mean_token_accuracy=0.9, tokens=n, seconds=n)
+        for n in range(1, 26)
+    ]
+    journal = [
+        RunEvent(seq=step.step, created_at=1, level="info", type="metrics", message=f"Step {step.step}/25", data=step)
+        for step in steps
+    ]
+    with database.write() as session:
+        events.tell(session, job.id, "created", azure="Job enqueued.")
+        events.copy(session, job.id, journal)
+        events.tell_azure(session, job.id, "Postprocessing started.")
+        openai = events.listed(session, job.id, after=None, limit=100)
+        azure = events.listed_for_azure(session, job.id, after=None, limit=100)
+        rest = events.listed_for_azure(session, job.id, after=azure.items[1].id, limit=100) if azure else None
+    assert openai
+    assert azure
+    assert rest
+    assert len(openai.items) == 26
+    told = [event.azure_message for event in azure.items]
+    assert told[::-1] == [
+        "Job enqueued.",
+        "Step 10: training loss=0.5",
+        "Step 20: training loss=0.5",
+        "Postprocessing started.",
+    ]
+    assert [event.azure_message for event in rest.items] == told[2:]

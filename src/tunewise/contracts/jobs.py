@@ -148,7 +148,8 @@ class JobEvent(Frozen):
     created_at: int
     level: Level
     type: Literal["message", "metrics"]
-    message: str
+    message: str | None = Field(description="In OpenAI's words; None: Azure alone tells it.")
+    azure_message: str | None = Field(description="In Azure's words; None: OpenAI alone tells it.")
     data: dict[str, float | int | None] | None = None
 
 

@@ -66,7 +66,12 @@ def submit(platform: Platform, caller: Caller, asked: Submission) -> Job:
             created_at=now(),
         )
         jobs.add(session, job)
-        events.tell(session, job.id, f"Created fine-tuning job: {job.id}")
+        events.tell(
+            session,
+            job.id,
+            f"Created fine-tuning job: {job.id}",
+            azure="Job enqueued. Waiting for jobs ahead to complete.",
+        )
         return job
 
 
@@ -103,16 +108,17 @@ def list_jobs(
 
 
 def list_events(
-    platform: Platform, caller: Caller, job_id: str, *, after: str | None, limit: int, every: int = 1
+    platform: Platform, caller: Caller, job_id: str, *, after: str | None, limit: int, for_azure: bool = False
 ) -> Page[JobEvent]:
-    """A page of a job's events, newest first; of the steps, those that `every` divides.
+    """A page of a job's events, newest first.
 
     Raises:
         RequestError: fine_tune_not_found, or invalid_cursor.
     """
+    listed = events.listed_for_azure if for_azure else events.listed
     with platform.database.read() as session:
         job = _job(session, caller, job_id)
-        return _page(events.listed(session, job.id, after=after, limit=limit, every=every), after)
+        return _page(listed(session, job.id, after=after, limit=limit), after)
 
 
 def list_checkpoints(

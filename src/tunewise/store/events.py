@@ -11,11 +11,18 @@ from tunewise.store.rows import Page, new_id, now, page
 from tunewise.store.tables import EventRow
 
 PREFIX = "ftevent-"
+AZURE_STEPS = 10  # Azure tells every tenth step
 
 
-def tell(session: Session, job_id: str, message: str, *, level: Level = "info") -> None:
-    """Add a message."""
-    session.add(_row(job_id, _last(session, job_id) + 1, now(), level, message))
+def tell(session: Session, job_id: str, message: str, *, azure: str | None = None, level: Level = "info") -> None:
+    """Add a message. `azure`: its words under Azure's dialect, where they differ."""
+    session.add(_row(job_id, _last(session, job_id) + 1, now(), level, message, azure or message))
+    session.flush()
+
+
+def tell_azure(session: Session, job_id: str, message: str) -> None:
+    """Add a message that OpenAI's dialect does not have."""
+    session.add(_row(job_id, _last(session, job_id) + 1, now(), "info", None, message))
     session.flush()
 
 
@@ -26,24 +33,28 @@ def copy(session: Session, job_id: str, journal: Sequence[RunEvent]) -> list[Run
     seq = _last(session, job_id)
     for event in fresh:
         seq += 1
-        row = _row(job_id, seq, int(event.created_at), event.level, event.message)
+        row = _row(job_id, seq, int(event.created_at), event.level, event.message, event.message)
         row.run_seq = event.seq
         if event.type == "metrics" and event.data is not None:
             row.type = "metrics"
             row.data = event.data.model_dump(exclude={"tokens", "seconds"})
+            row.azure_message = f"Step {event.data.step}: training loss={event.data.train_loss}"
         session.add(row)
     session.flush()
     return fresh
 
 
-def listed(session: Session, job_id: str, *, after: str | None, limit: int, every: int = 1) -> Page[JobEvent] | None:
-    """A page of a job's events, newest first; None where `after` names none of them.
+def listed(session: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent] | None:
+    """A page of a job's events as OpenAI tells them, newest first; None where `after` names none of them."""
+    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.message.is_not(None))
+    return page(session, JobEvent, EventRow, query, after=after, limit=limit)
 
-    `every`: of the metrics events, only those whose step is a multiple of it, as Azure tells them.
-    """
-    query = select(EventRow).where(EventRow.job_id == job_id)
-    if every > 1:
-        query = query.where((EventRow.type != "metrics") | (EventRow.data["step"].as_integer() % every == 0))
+
+def listed_for_azure(session: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent] | None:
+    """The same as Azure tells them: in its words, and of the steps every tenth."""
+    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.azure_message.is_not(None))
+    tenth = EventRow.data["step"].as_integer() % AZURE_STEPS == 0
+    query = query.where((EventRow.type != "metrics") | tenth)
     return page(session, JobEvent, EventRow, query, after=after, limit=limit)
 
 
@@ -57,7 +68,14 @@ def _last(session: Session, job_id: str) -> int:
     return session.scalar(select(func.max(EventRow.seq)).where(EventRow.job_id == job_id)) or 0
 
 
-def _row(job_id: str, seq: int, created_at: int, level: Level, message: str) -> EventRow:
+def _row(job_id: str, seq: int, created_at: int, level: Level, message: str | None, azure: str | None) -> EventRow:
     return EventRow(
-        id=new_id(PREFIX), job_id=job_id, seq=seq, created_at=created_at, level=level, type="message", message=message
+        id=new_id(PREFIX),
+        job_id=job_id,
+        seq=seq,
+        created_at=created_at,
+        level=level,
+        type="message",
+        message=message,
+        azure_message=azure,
     )

@@ -93,7 +93,10 @@ class JobRow(Listed):
 
 
 class EventRow(Listed):
-    """One line of a job's story; `run_seq` is its number in the trainer's own journal, where it comes from there."""
+    """One line of a job's story; `run_seq` is its number in the trainer's own journal, where it comes from there.
+
+    `message` and `azure_message` are its words under the two dialects; a dialect without words does not list it.
+    """
 
     __tablename__ = "events"
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
@@ -102,7 +105,8 @@ class EventRow(Listed):
     created_at: Mapped[int]
     level: Mapped[str]
     type: Mapped[str]
-    message: Mapped[str]
+    message: Mapped[str | None]
+    azure_message: Mapped[str | None]
     data: Mapped[dict[str, Any] | None]
     __table_args__ = (UniqueConstraint("job_id", "seq"), UniqueConstraint("job_id", "run_seq"), SQLITE)
 
