@@ -13,6 +13,9 @@ import typer
 from tunewise.errors import TunewiseError
 
 COMMANDS = {
+    "up": "Start the API and the worker on one port.",
+    "keys": "Make, list and revoke API keys.",
+    "db": "Bring the database to this version's tables.",
     "run": "Tune, compare, and learn whether it was worth it.",
     "data": "Check training files before anything is spent.",
     "models": "List, fetch and show base models.",

@@ -4,7 +4,7 @@
 another worker may take it over when it has seen the beat stand still. Nothing here compares clocks.
 """
 
-from sqlalchemy import ColumnElement, String, and_, cast, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import ACTIVE, FINAL, TRANSITIONS, Job, JobStatus
@@ -104,6 +104,18 @@ def using_file(session: Session, project: str, file_id: str) -> Job | None:
         if file_id in (job.request.training_file, job.request.validation_file):
             return job
     return None
+
+
+def using_model(session: Session, name: str) -> Job | None:
+    """An unfinished job, whosever it is, that tunes this model further."""
+    query = select(JobRow).where(JobRow.request["parent"].as_string() == name, JobRow.status.not_in(FINAL)).limit(1)
+    return value(Job, session.scalar(query))
+
+
+def counts(session: Session) -> dict[str, int]:
+    """How many jobs of all projects there are in each status that occurs."""
+    found = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
+    return dict(found.tuples())
 
 
 def _changed(session: Session, conditions: list[ColumnElement[bool]], **changes: object) -> Job | None:

@@ -1,0 +1,150 @@
+"""What a request may be, whatever it asks for: its size, its nesting, its encoding, its patience.
+
+Pure ASGI, in front of the routes: an oversized body is refused before it is read, and while it is read.
+"""
+
+import asyncio
+import re
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tunewise.api.errors import error_response
+from tunewise.errors import RequestError
+
+MEGABYTE = 1024 * 1024
+JSON_BYTES = 10 * MEGABYTE
+FORM_OVERHEAD_BYTES = MEGABYTE
+MAX_DEPTH = 200
+READ_SECONDS = 30.0
+"""The longest silence in the middle of a body, and the longest time for a whole JSON body."""
+
+UPLOADS = re.compile(r"/(files|uploads/[^/]+/parts)/?$")
+# Possessive, so that neither a long string nor one without an end costs more than one pass.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
+NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class RequestLimits:
+    """Refuses what is too large, too deep, too slow, compressed, or holds a NUL where a name stands."""
+
+    def __init__(self, app: ASGIApp, *, upload_bytes: int, read_seconds: float = READ_SECONDS) -> None:
+        self.app = app
+        self.upload_bytes = upload_bytes
+        self.read_seconds = read_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request that keeps the limits; answer any other."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            is_upload = scope["method"] == "POST" and UPLOADS.search(scope["path"]) is not None
+            limit = self.upload_bytes + FORM_OVERHEAD_BYTES if is_upload else JSON_BYTES
+            _check_head(scope, limit)
+            bounded = _Bounded(receive, limit, self.read_seconds)
+            if not is_upload and _has_body(scope):
+                async with asyncio.timeout(self.read_seconds):
+                    await bounded.read_ahead()
+                refuse_depth(bounded.held)
+            await self.app(scope, bounded, send)
+        except RequestError as error:
+            await _refuse(error, scope, receive, send)
+        except TimeoutError:
+            await _refuse(_too_slow(self.read_seconds), scope, receive, send)
+
+
+class _Bounded:
+    """A request's body, counted and timed; or, once read ahead, replayed."""
+
+    def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._seconds = seconds
+        self._seen = 0
+        self._is_whole = False
+        self._replay: Message | None = None
+        self.held = b""
+
+    async def __call__(self) -> Message:
+        """The next piece, as ASGI hands it on."""
+        if self._replay is not None:
+            message, self._replay = self._replay, None
+            return message
+        if self._is_whole:
+            return await self._receive()
+        try:
+            message = await asyncio.wait_for(self._receive(), self._seconds)
+        except TimeoutError:
+            raise _too_slow(self._seconds) from None
+        self._seen += len(message.get("body", b""))
+        if self._seen > self._limit:
+            raise _too_large(self._limit)
+        self._is_whole = not message.get("more_body", False)
+        return message
+
+    async def read_ahead(self) -> None:
+        """Read the whole body now."""
+        pieces = []
+        while not self._is_whole:
+            message = await self()
+            if message["type"] == "http.disconnect":
+                self._replay = message
+                return
+            pieces.append(message.get("body", b""))
+        self.held = b"".join(pieces)
+        self._replay = {"type": "http.request", "body": self.held, "more_body": False}
+
+
+def refuse_depth(body: bytes) -> None:
+    """Refuse JSON whose arrays and objects stand too deep in each other for a parser's stack.
+
+    Raises:
+        RequestError: invalid_json.
+    """
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in STRING.sub(b"", body).translate(None, NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise RequestError(
+                "invalid_json", f"The request body is nested more than {MAX_DEPTH} levels deep; flatten it"
+            )
+
+
+def _check_head(scope: Scope, limit: int) -> None:
+    headers = Headers(scope=scope)
+    encoding = headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise RequestError(
+            "unsupported_encoding", f"Content-Encoding {encoding[:40]!r} is not taken; send the body as it is"
+        )
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length[:20]) > limit:
+        raise _too_large(limit)
+    if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+        raise RequestError("invalid_value", "The URL holds a NUL character; leave it out")
+
+
+def _has_body(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(
+        "body_too_large",
+        f"The request body is larger than {limit // MEGABYTE} MB; send files to /v1/files, and large ones in parts to "
+        "/v1/uploads",
+    )
+
+
+def _too_slow(seconds: float) -> RequestError:
+    return RequestError("request_timeout", f"The request body did not arrive within {seconds:g} seconds")
+
+
+async def _refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer, and close the connection: the rest of the body is not read."""
+    response = error_response(error.code, error.message, param=error.param, headers={"connection": "close"})
+    await response(scope, receive, send)

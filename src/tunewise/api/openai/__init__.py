@@ -1,0 +1,8 @@
+"""OpenAI's dialect, under /v1: one module per resource."""
+
+from fastapi import APIRouter
+
+from tunewise.api.openai import fine_tuning
+
+router = APIRouter()
+router.include_router(fine_tuning.router)

@@ -1,0 +1,111 @@
+"""OpenAI's requests as they may be sent: every field with its limits; any other is refused by its name."""
+
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints
+
+from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
+from tunewise.contracts.frozen import Frozen
+from tunewise.contracts.jobs import Integration
+from tunewise.errors import RequestError
+from tunewise.jobs.fine_tuning import Submission
+
+Text: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""No database keeps a NUL in a text."""
+Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
+MetadataKey: TypeAlias = Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")]
+MetadataValue: TypeAlias = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
+Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+
+class SupervisedRequest(Frozen):
+    """Settings of supervised fine-tuning."""
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class MethodRequest(Frozen):
+    """How to tune. `dpo` and `reinforcement` are known, and refused by name."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
+    supervised: SupervisedRequest | None = None
+    dpo: dict[str, Any] | None = None
+    reinforcement: dict[str, Any] | None = None
+
+
+class CreateFineTuningJob(Frozen):
+    """POST /v1/fine_tuning/jobs."""
+
+    model: Id = Field(
+        description="A base model, an alias, a tuned model or a checkpoint.", examples=["smollm2-135m-instruct"]
+    )
+    training_file: Id = Field(description="A file of purpose `fine-tune`.", examples=["file-abc123"])
+    validation_file: Id | None = Field(default=None, description="Another one, for validation losses.")
+    method: MethodRequest | None = Field(default=None, description="How to tune; supervised by default.")
+    hyperparameters: Hyperparameters | None = Field(default=None, description="Deprecated: those of `method`.")
+    suffix: Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")] | None = Field(
+        default=None, description="Part of the tuned model's name.", examples=["recipe-ner"]
+    )
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="Drawn when left out.")
+    metadata: Metadata | None = Field(default=None, description="Up to 16 pairs, to find jobs by.")
+    integrations: Annotated[list[Integration], Field(max_length=5)] | None = Field(
+        default=None, description="Weights & Biases, where the package `wandb` is installed."
+    )
+
+    def submission(self) -> Submission:
+        """The job that is asked for.
+
+        Raises:
+            RequestError: unsupported_method, conflicting_parameters or integration_unavailable.
+        """
+        return Submission(
+            model=self.model,
+            training_file=self.training_file,
+            validation_file=self.validation_file,
+            method=_method(self.method, self.hyperparameters),
+            seed=self.seed,
+            suffix=self.suffix,
+            metadata=self.metadata,
+            integrations=checked_integrations(self.integrations),
+        )
+
+
+def _method(asked: MethodRequest | None, deprecated: Hyperparameters | None) -> Method:
+    if asked is not None and asked.type != "supervised":
+        raise RequestError(
+            "unsupported_method",
+            f"method.type: {asked.type!r} is not supported by this server; it trains 'supervised'",
+            param="method.type",
+        )
+    for name in ("dpo", "reinforcement"):
+        if asked is not None and getattr(asked, name) is not None:
+            raise RequestError(
+                "unsupported_method",
+                f"method.{name}: the method's type is 'supervised'; leave {name} out",
+                param=f"method.{name}",
+            )
+    chosen = asked.supervised.hyperparameters if asked and asked.supervised else None
+    if chosen is not None and deprecated is not None and chosen != deprecated:
+        raise RequestError(
+            "conflicting_parameters",
+            "hyperparameters: these are deprecated and differ from method.supervised.hyperparameters; give one of them",
+            param="hyperparameters",
+        )
+    return Method(supervised=Supervised(hyperparameters=chosen or deprecated or Hyperparameters()))
+
+
+def checked_integrations(asked: list[Integration] | None) -> tuple[Integration, ...] | None:
+    """The integrations, as this machine has them.
+
+    Raises:
+        RequestError: integration_unavailable.
+    """
+    if asked and find_spec("wandb") is None:
+        raise RequestError(
+            "integration_unavailable",
+            "integrations.0.type: 'wandb' needs the package wandb, which the server does not have; "
+            "install it there, or leave the integration out",
+            param="integrations.0.type",
+        )
+    return tuple(asked) if asked else None

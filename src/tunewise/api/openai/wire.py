@@ -1,0 +1,173 @@
+"""OpenAI's objects as they are sent: what the SDK's types ask for, field by field. Knows no route.
+
+Where a value of ours is not among the SDK's, what strict clients take is sent, unless `service_statuses` is set.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
+from tunewise.contracts.jobs import Integration, Job, JobEvent, JobStatus, Level, TunedModel
+from tunewise.contracts.run import RunFailure
+from tunewise.settings import Settings
+
+CHECKPOINT_METRICS = (
+    "step",
+    "train_loss",
+    "train_mean_token_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+    "full_valid_loss",
+    "full_valid_mean_token_accuracy",
+)
+Metrics: TypeAlias = dict[str, float | int | None]
+
+
+class Wire(BaseModel):
+    """An object of an answer."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+Item = TypeVar("Item", bound=Wire)
+Kind = TypeVar("Kind", bound="Listing[Any]")
+
+
+class Listing(Wire, Generic[Item]):
+    """A page of a list. `after` of the next page is the last item's id."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    has_more: bool = False
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class Identified(Wire):
+    """An object with an id."""
+
+    id: str
+
+
+class FineTuningJob(Identified):
+    """A fine-tuning job."""
+
+    id: str = Field(examples=["ftjob-6f1d8d1f8b0a4b6f9c4e7a3b2d1c0e9f"])
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    model: str = Field(description="The model that is tuned, its alias resolved.")
+    created_at: int = Field(description="Unix time in seconds.")
+    finished_at: int | None
+    fine_tuned_model: str | None = Field(description="The tuned model's name, once the job has succeeded.")
+    organization_id: str
+    result_files: list[str] = Field(description="The id of the file with the metrics of each step.")
+    status: JobStatus
+    paused: bool = Field(description="Whether the job waits to be resumed; the SDK's statuses have no word for it.")
+    hyperparameters: Hyperparameters = Field(description='"auto" until it is resolved.')
+    method: Method
+    training_file: str
+    validation_file: str | None
+    trained_tokens: int | None = Field(description="Tokens of all rows over all epochs, once the job has succeeded.")
+    error: RunFailure | None = Field(description="Why the job failed.")
+    seed: int
+    estimated_finish: int | None
+    integrations: list[Integration] | None
+    metadata: dict[str, str] | None
+    user_provided_suffix: str | None
+
+
+class FineTuningEvent(Identified):
+    """One line of a job's story."""
+
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Level
+    message: str
+    type: Literal["message", "metrics"]
+    data: Metrics | None = Field(description="The numbers of a step, for events of the type `metrics`.")
+
+
+class FineTuningCheckpoint(Identified):
+    """A checkpoint: usable as a model, and as the base of a new job."""
+
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: Metrics
+
+
+class FineTuningJobList(Listing[FineTuningJob]):
+    """A page of jobs."""
+
+
+class FineTuningEventList(Listing[FineTuningEvent]):
+    """A page of a job's events."""
+
+
+class FineTuningCheckpointList(Listing[FineTuningCheckpoint]):
+    """A page of a job's checkpoints."""
+
+
+def listing(kind: type[Kind], items: Sequence[Identified], has_more: bool = False) -> Kind:
+    """A page, with the ids of its first and last item."""
+    first, last = (items[0].id, items[-1].id) if items else (None, None)
+    return kind(data=list(items), has_more=has_more, first_id=first, last_id=last)
+
+
+def fine_tuning_job(job: Job, settings: Settings) -> FineTuningJob:
+    """A job as OpenAI sends it."""
+    resolved = job.hyperparameters
+    numbers = Hyperparameters(**resolved.model_dump()) if resolved else job.request.method.supervised.hyperparameters
+    return FineTuningJob(
+        id=job.id,
+        model=job.request.parent or job.request.base,
+        created_at=job.created_at,
+        finished_at=job.finished_at,
+        fine_tuned_model=job.fine_tuned_model,
+        organization_id=job.organization,
+        result_files=[job.result_file] if job.result_file else [],
+        status=_status(job.status, settings),
+        paused=job.status == "paused",
+        hyperparameters=numbers,
+        method=Method(supervised=Supervised(hyperparameters=numbers)),
+        training_file=job.request.training_file,
+        validation_file=job.request.validation_file,
+        trained_tokens=job.trained_tokens,
+        error=job.error,
+        seed=job.request.seed,
+        estimated_finish=job.estimated_finish,
+        integrations=list(job.request.integrations) if job.request.integrations else None,
+        metadata=job.request.metadata,
+        user_provided_suffix=job.request.suffix,
+    )
+
+
+def _status(status: JobStatus, settings: Settings) -> JobStatus:
+    return "queued" if status == "paused" and not settings.service_statuses else status
+
+
+def event(kept: JobEvent) -> FineTuningEvent:
+    """An event as OpenAI sends it."""
+    return FineTuningEvent(
+        id=kept.id,
+        created_at=kept.created_at,
+        level=kept.level,
+        message=kept.message,
+        type=kept.type,
+        data=kept.data,
+    )
+
+
+def checkpoint(model: TunedModel) -> FineTuningCheckpoint:
+    """A checkpoint as OpenAI sends it."""
+    return FineTuningCheckpoint(
+        id=model.id,
+        created_at=model.created_at,
+        fine_tuned_model_checkpoint=model.name,
+        fine_tuning_job_id=model.job_id,
+        step_number=model.step,
+        metrics={name: model.metrics.get(name) for name in CHECKPOINT_METRICS},
+    )
