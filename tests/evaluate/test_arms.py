@@ -17,6 +17,7 @@ from tunewise.contracts.chat import (
     UserMessage,
 )
 from tunewise.contracts.config import Endpoint, FewShotArm, PromptArm, RetrievalArm
+from tunewise.contracts.evaluation import Fit
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.conversation import text_of
 from tunewise.data.formats import read_examples
@@ -32,6 +33,7 @@ from tunewise.evaluate.arms import (
     prompt_messages,
     retrieval_arm,
     tuned_arm,
+    within,
 )
 from tunewise.evaluate.client import wire_message
 from tunewise.evaluate.rows import EvalRow, read_rows
@@ -139,6 +141,29 @@ def test_the_k_that_was_used_is_reported_beside_the_one_asked_for() -> None:
     arm = few_shot_arm(FewShotArm(k=10), [row(question="q")], TRAIN, Window(20, 5, words), seed=1)
     assert arm.settings == {"k": 3, "k_asked": 10, "seed": 1}
     assert len(arm.requests[0].messages) == 2 + 2 * 3
+
+
+def test_rows_that_show_fewer_examples_than_planned_are_counted(tmp_path: Path) -> None:
+    rows = [row(question="q"), row(question="q")]
+    roomy, tight, full = (
+        few_shot_arm(FewShotArm(k=2), rows, TRAIN, Window(context, 5, words), seed=1).fit for context in (99, 12, 9)
+    )
+    assert (roomy, tight, full) == (Fit(), Fit(fewer_examples=2), Fit(fewer_examples=2, no_examples=2))
+    few_there_are = few_shot_arm(FewShotArm(k=9), rows, TRAIN[:1], ROOMY, seed=1)
+    assert few_there_are.fit == Fit(), "the context has room for all that there are"
+    documents = write_jsonl(tmp_path / "docs.jsonl", [{"text": "ohio " * 10}, {"text": "utah " * 10}])
+    rows = [row(question="ohio"), row(question="ohio " * 15), row(question="ohio " * 60)]
+    retrieved = retrieval_arm(RetrievalArm(k=9, documents=documents), rows, [], Window(32, 1, words))
+    assert retrieved.fit == Fit(fewer_examples=2, no_examples=1)
+
+
+def test_a_long_row_gets_the_answer_limit_that_the_context_leaves() -> None:
+    rows = [row(question="a " * length) for length in (3, 4, 7, 8, 20)]
+    arm = within(tuned_arm(rows), Window(10, 4, words))
+    # Two tokens are the system message's; where no token is left the server's refusal is the answer.
+    assert [request.completion for request in arm.requests] == [None, None, 1, None, None]
+    assert arm.fit == Fit(lowered_limits=1)
+    assert [request.messages for request in arm.requests] == [row.messages for row in rows]
 
 
 def test_train_rows_without_an_answer_are_no_examples() -> None:

@@ -22,7 +22,7 @@ from tunewise.contracts.chat import (
     ToolMessage,
     UserMessage,
 )
-from tunewise.contracts.evaluation import Answer
+from tunewise.contracts.evaluation import Answer, Fit
 from tunewise.errors import EvaluationError
 from tunewise.evaluate.answer_log import AnswerLog, Collected
 from tunewise.evaluate.arms import ArmRequests, Request
@@ -91,6 +91,14 @@ def test_the_request_says_how_to_answer(fake: FakeServer) -> None:
             "seed": 7,
         }
     ]
+
+
+def test_a_row_with_less_room_asks_for_a_shorter_answer(fake: FakeServer) -> None:
+    roomy, tight = requests(2)
+    asked = ArmRequests("a", "prompt", (roomy, tight._replace(completion=3)), {}, Fit(lowered_limits=1))
+    answers = asyncio.run(answer_arm(asked, Server(fake.base_url, "m"), SAMPLING, concurrency=1))
+    assert [body["max_completion_tokens"] for body in fake.history] == [16, 3]
+    assert answers.fit == asked.fit
 
 
 def test_the_key_of_the_environment_is_never_sent_to_a_server_without_one(

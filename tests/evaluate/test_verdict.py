@@ -15,6 +15,7 @@ from tunewise.contracts.evaluation import (
     BreakEven,
     Comparison,
     Economics,
+    Fit,
     Interval,
     Verdict,
 )
@@ -299,3 +300,19 @@ def test_answers_that_were_often_cut_are_told(cut: int, is_told: bool) -> None:
     result = verdict(arm("tuned", "tuned", right(150)), arm("prompt", "prompt", right(60), cut=cut))
     told = [reason for reason in result.reasons if f"prompt ({cut} of 200)" in reason]
     assert bool(told) == is_told
+
+
+@pytest.mark.parametrize(
+    ("fit", "told"),
+    [
+        (Fit(), ""),
+        (Fit(fewer_examples=200, no_examples=200), "for even one example on few_shot, so this arm is the plain prompt"),
+        (Fit(fewer_examples=7), "On few_shot, the context has room for fewer examples than asked for on 7 test rows"),
+        (Fit(fewer_examples=7, no_examples=2), "of 200, and for none on 2 of them, which is the plain prompt."),
+        (Fit(lowered_limits=1), "On few_shot, the answer limit is lowered on 1 test row of 200"),
+    ],
+)
+def test_what_the_context_had_no_room_for_is_told(fit: Fit, told: str) -> None:
+    shown = arm("few_shot", "few_shot", right(60)).model_copy(update={"fit": fit})
+    reasons = verdict(arm("tuned", "tuned", right(150)), shown).reasons
+    assert [told in reason for reason in reasons if "context" in reason] == ([True] if told else [])

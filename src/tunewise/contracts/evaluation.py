@@ -25,6 +25,14 @@ class Answer(Frozen):
     error: str | None = None
 
 
+class Fit(Frozen):
+    """In how many test rows an arm had to ask for less than planned, as the context was too short."""
+
+    lowered_limits: int = Field(default=0, description="Rows whose answer limit was lowered to what was left.")
+    fewer_examples: int = Field(default=0, description="Rows that showed fewer examples or passages than planned.")
+    no_examples: int = Field(default=0, description="Those of them that showed none: the plain prompt.")
+
+
 class ArmAnswers(Frozen):
     """All answers of one arm, as collected in one go."""
 
@@ -35,6 +43,7 @@ class ArmAnswers(Frozen):
     answers: tuple[Answer, ...]
     concurrency: int
     wall_seconds: float
+    fit: Fit = Fit()
 
 
 class Interval(Frozen):
@@ -70,6 +79,7 @@ class ArmResult(Frozen):
     cost_per_1000: float | None = Field(description="In the user's currency; None without a price.")
     failed_requests: int
     cut_answers: int = Field(description="Answers that ran into the token limit; they are scored as they stand.")
+    fit: Fit = Fit()
 
 
 class Comparison(Frozen):

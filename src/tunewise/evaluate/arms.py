@@ -13,7 +13,7 @@ import msgspec
 
 from tunewise.contracts.chat import ChatExample, DeveloperMessage, Message, SystemMessage, TextPart, Tool, UserMessage
 from tunewise.contracts.config import FewShotArm, PromptArm, RetrievalArm
-from tunewise.contracts.evaluation import ArmKind
+from tunewise.contracts.evaluation import ArmKind, Fit
 from tunewise.data.conversation import text_of
 from tunewise.errors import DataError, EvaluationError
 from tunewise.evaluate.retrieval import SearchIndex
@@ -21,20 +21,25 @@ from tunewise.evaluate.rows import EvalRow, answer_of, question_of, read_jsonl_o
 
 
 class Request(NamedTuple):
-    """What is sent for one test row; `row` is its index from 0."""
+    """What is sent for one test row; `row` is its index from 0.
+
+    `completion` is how many tokens this answer may have where that is fewer than the run's limit, else None.
+    """
 
     row: int
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] | None
+    completion: int | None = None
 
 
 class ArmRequests(NamedTuple):
-    """All requests of one arm, and what a reader needs to build them again."""
+    """All requests of one arm, what a reader needs to build them again, and what the context had no room for."""
 
     arm: str
     kind: ArmKind
     requests: tuple[Request, ...]
     settings: dict[str, str | int | float]
+    fit: Fit = Fit()
 
 
 class Window(NamedTuple):
@@ -50,6 +55,10 @@ class Window(NamedTuple):
     def holds(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> bool:
         """Whether the prompt and the longest answer fit together."""
         return self.tokens(messages, tools) + self.completion <= self.context
+
+    def room(self, messages: Sequence[Message], tools: Sequence[Tool] | None) -> int:
+        """Tokens that the prompt leaves for an answer; not above 0 where the prompt alone is too long."""
+        return self.context - self.tokens(messages, tools)
 
 
 def prompt_arm(arm: PromptArm, rows: Sequence[EvalRow]) -> ArmRequests:
@@ -84,7 +93,8 @@ def few_shot_arm(
     examples = [pool[index] for index in chosen]
     k = fitting_k(rows, examples, window)
     requests = [Request(i, few_shot_messages(row, examples[:k]), row.tools) for i, row in enumerate(rows)]
-    return ArmRequests(arm.name, "few_shot", tuple(requests), {"k": k, "k_asked": arm.k, "seed": seed})
+    settings: dict[str, str | int | float] = {"k": k, "k_asked": arm.k, "seed": seed}
+    return ArmRequests(arm.name, "few_shot", tuple(requests), settings, _fit([k] * len(rows), len(examples)))
 
 
 def retrieval_arm(
@@ -116,7 +126,18 @@ def retrieval_arm(
         "k_mean": sum(used for _, used in fitted) / max(len(fitted), 1),
         "source": "train rows" if arm.documents is None else arm.documents.name,
     }
-    return ArmRequests(arm.name, "retrieval", tuple(requests), settings)
+    fit = _fit([used for _, used in fitted], min(arm.k, index.size))
+    return ArmRequests(arm.name, "retrieval", tuple(requests), settings, fit)
+
+
+def within(arm: ArmRequests, window: Window) -> ArmRequests:
+    """The arm with the answer limit of each row lowered to what the context leaves beside its prompt.
+
+    A prompt that leaves no room for a single token is sent as it is: the server's refusal is the row's answer.
+    """
+    requests = tuple(_with_room(request, window) for request in arm.requests)
+    lowered = sum(request.completion is not None for request in requests)
+    return arm._replace(requests=requests, fit=arm.fit.model_copy(update={"lowered_limits": lowered}))
 
 
 def prompt_messages(row: EvalRow, system: str | None) -> tuple[Message, ...]:
@@ -194,6 +215,16 @@ def _fit_row(row: EvalRow, best: Sequence[int], build: _Builder, window: Window)
         if window.holds(messages, row.tools):
             return messages, k
     return row.messages, 0
+
+
+def _fit(shown: Sequence[int], planned: int) -> Fit:
+    """How many rows show fewer than `planned` examples; there can be fewer examples than the config asks for."""
+    return Fit(fewer_examples=sum(k < planned for k in shown), no_examples=sum(k == 0 < planned for k in shown))
+
+
+def _with_room(request: Request, window: Window) -> Request:
+    room = window.room(request.messages, request.tools)
+    return request._replace(completion=room) if 0 < room < window.completion else request
 
 
 def _examples(train: Sequence[ChatExample]) -> list[ChatExample]:

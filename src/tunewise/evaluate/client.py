@@ -50,7 +50,7 @@ class Server(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """How answers are drawn; the same for all arms of a run."""
+    """How answers are drawn; the same for all arms of a run, but for rows whose context has less room."""
 
     max_completion_tokens: int
     temperature: float
@@ -123,6 +123,7 @@ async def answer_arm(
         answers=tuple(answers),
         concurrency=concurrency,
         wall_seconds=collected.seconds + time.perf_counter() - started,
+        fit=arm.fit,
     )
 
 
@@ -236,7 +237,7 @@ async def _send(client: AsyncOpenAI, model: str, sampling: Sampling, request: Re
     body = {
         "model": model,
         "messages": [wire_message(message) for message in request.messages],
-        "max_completion_tokens": sampling.max_completion_tokens,
+        "max_completion_tokens": request.completion or sampling.max_completion_tokens,
         "temperature": sampling.temperature,
     }
     if request.tools:

@@ -45,6 +45,7 @@ def arm_result(
         cost_per_1000=_cost_per_1000(answered, hours, prices, endpoint),
         failed_requests=len(collected.answers) - len(answered),
         cut_answers=sum(answer.finish_reason == "length" for answer in answered),
+        fit=collected.fit,
     )
 
 

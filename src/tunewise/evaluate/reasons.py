@@ -5,7 +5,7 @@ Knows the case as decided; decides nothing.
 
 from typing import assert_never
 
-from tunewise.contracts.evaluation import ArmKind, Outcome
+from tunewise.contracts.evaluation import ArmKind, ArmResult, Outcome
 from tunewise.evaluate.economics import FLOORS
 from tunewise.evaluate.standing import Case, Standing
 from tunewise.evaluate.wording import about, amount, between, count, digits, gain, listed, percent, plural, score
@@ -37,6 +37,7 @@ def reasons(case: Case) -> tuple[str, ...]:
         _usable(case),
         _leakage(case),
         *_failures(case),
+        *_fits(case),
         _cut(case),
         _repeats(case),
         *(_compared(standing, case) for standing in others if standing.quality != "holds"),
@@ -255,14 +256,49 @@ def _failures(case: Case) -> list[str]:
     return [
         f"On {arm.arm}, {plural(arm.failed_requests, 'request')} of {count(case.rows)} failed and scored 0; the "
         "verdict allows for whatever those answers might have scored."
-        for arm in (case.tuned, *(standing.arm for standing in case.standings))
+        for arm in _arms(case)
         if arm.failed_requests
     ]
 
 
+def _fits(case: Case) -> list[str]:
+    """What the context was too short for, arm by arm."""
+    return [
+        sentence for arm in _arms(case) for sentence in (_shown(arm, case.rows), _limited(arm, case.rows)) if sentence
+    ]
+
+
+def _shown(arm: ArmResult, rows: int) -> str:
+    """Examples and passages that did not fit; without any, an arm is another one under its name."""
+    fewer, none = arm.fit.fewer_examples, arm.fit.no_examples
+    if none == rows:
+        return f"The context has no room for even one example on {arm.arm}, so this arm is the plain prompt."
+    if not fewer:
+        return ""
+    plain = f", and for none on {count(none)} of them, which is the plain prompt" if none else ""
+    return (
+        f"On {arm.arm}, the context has room for fewer examples than asked for on {plural(fewer, 'test row')} of "
+        f"{count(rows)}{plain}."
+    )
+
+
+def _limited(arm: ArmResult, rows: int) -> str:
+    lowered = arm.fit.lowered_limits
+    if not lowered:
+        return ""
+    return (
+        f"On {arm.arm}, the answer limit is lowered on {plural(lowered, 'test row')} of {count(rows)} to what the "
+        "context leaves beside the prompt, so such an answer may be cut."
+    )
+
+
+def _arms(case: Case) -> list[ArmResult]:
+    return [case.tuned, *(standing.arm for standing in case.standings)]
+
+
 def _cut(case: Case) -> str:
     """Arms with many answers at the token limit: a longer one might have scored more."""
-    arms = [case.tuned, *(standing.arm for standing in case.standings)]
+    arms = _arms(case)
     often = [arm for arm in arms if arm.cut_answers >= OFTEN_CUT * case.rows]
     if not often:
         return ""

@@ -16,7 +16,7 @@ _NOTHING = ""
 
 
 class SearchIndex:
-    """BM25 over the 2- to 4-grams of each word's letters, the word's edges marked by a blank.
+    """BM25 over the 2- to 4-grams of each word's letters, the word's edges marked by a blank; `size` texts.
 
     Letters instead of words, as they need no stemmer, no stop words and no language. Measured: the nearest
     neighbour's label on 308 banking77 rows is right in 0.71 (words: 0.65); the passage of a SQuAD question is the
@@ -31,12 +31,12 @@ class SearchIndex:
         ids = [self._indexed(text) for text in texts]
         self._bm25 = bm25s.BM25()
         self._bm25.index((ids, self._vocabulary), show_progress=False)
-        self._texts = len(texts)
+        self.size = len(texts)
 
     def nearest(self, query: str, k: int) -> list[int]:
         """Indices of the `k` best texts, best first; of equals, the earlier one."""
         ids = [gram for word in _words(query) for gram in self._known(word)]
-        scores = self._bm25.get_scores_from_ids(ids) if ids else np.zeros(self._texts)
+        scores = self._bm25.get_scores_from_ids(ids) if ids else np.zeros(self.size)
         return [int(index) for index in np.argsort(-scores, kind="stable")[:k]]
 
     def _indexed(self, text: str) -> list[int]:

@@ -49,22 +49,26 @@ def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample
 
 def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], adapter: Path) -> ArmAnswers:
     """The tuned model, asked as plainly as a user would."""
-    return _ask_hosted(lab, [arms.tuned_arm(rows)], train, adapter)[0]
+    return _ask_hosted(lab, [arms.within(arms.tuned_arm(rows), _window(lab, train))], train, adapter)[0]
 
 
 def _local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[ArmRequests]:
-    config = lab.config.arms
-    window = Window(
-        context=lab.base.context_length,
-        completion=_sampling(lab, train).max_completion_tokens,
-        tokens=lambda messages, tools: len(lab.template.prompt_ids(messages, tools)),
-    )
+    config, window = lab.config.arms, _window(lab, train)
     built = [arms.prompt_arm(arm, rows) for arm in config.prompt if arm.endpoint is None]
     if config.few_shot is not None:
         built.append(arms.few_shot_arm(config.few_shot, rows, train, window, seed=lab.config.training.seed))
     if config.retrieval is not None:
         built.append(arms.retrieval_arm(config.retrieval, rows, train, window))
-    return built
+    return [arms.within(arm, window) for arm in built]
+
+
+def _window(lab: Lab, train: Sequence[ChatExample]) -> Window:
+    """The base model's context; that of a paid API is not known, and its rows are asked with the run's limit."""
+    return Window(
+        context=lab.base.context_length,
+        completion=_sampling(lab, train).max_completion_tokens,
+        tokens=lambda messages, tools: len(lab.template.prompt_ids(messages, tools)),
+    )
 
 
 def _ask_hosted(
@@ -126,7 +130,11 @@ def _reuse(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: st
 def _answers_path(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adapter: str) -> Path:
     """Named by all that an answer depends on: the weights, the requests, and how answers are drawn."""
     requests = [
-        [[wire_message(message) for message in request.messages], [wire_tool(tool) for tool in request.tools or ()]]
+        [
+            [wire_message(message) for message in request.messages],
+            [wire_tool(tool) for tool in request.tools or ()],
+            request.completion,
+        ]
         for request in arm.requests
     ]
     key = input_key(
