@@ -24,6 +24,7 @@ RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 
@@ -142,4 +143,4 @@ class RunResult(Frozen):
     tokens_per_second: float
     peak_memory_bytes: int
     adapter: str | None = Field(description="Path of the adapter, relative to the run directory.")
-    adapter_sha256: str | None
+    adapter_sha256: str | None = Field(description="Of the adapter's weights; verified before they are hosted.")

@@ -17,6 +17,7 @@ from tunewise.evaluate.answer_log import AnswerLog
 from tunewise.evaluate.arms import ArmRequests, Window
 from tunewise.evaluate.client import Sampling, Server, answer_arm, wire_message, wire_tool
 from tunewise.evaluate.rows import EvalRow
+from tunewise.jobs.adapter import Adapter, verified
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.launch import serving
 from tunewise.jobs.stages import input_key, write_whole
@@ -47,8 +48,12 @@ def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample
     return asked
 
 
-def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], adapter: Path) -> ArmAnswers:
-    """The tuned model, asked as plainly as a user would."""
+def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], adapter: Adapter) -> ArmAnswers:
+    """The tuned model, asked as plainly as a user would.
+
+    Raises:
+        ModelError: the adapter is not the one that was trained.
+    """
     return _ask_hosted(lab, [arms.within(arms.tuned_arm(rows), _window(lab, train))], train, adapter)[0]
 
 
@@ -72,16 +77,16 @@ def _window(lab: Lab, train: Sequence[ChatExample]) -> Window:
 
 
 def _ask_hosted(
-    lab: Lab, asked: Sequence[ArmRequests], train: Sequence[ChatExample], adapter: Path | None
+    lab: Lab, asked: Sequence[ArmRequests], train: Sequence[ChatExample], adapter: Adapter | None
 ) -> list[ArmAnswers]:
     """Ask the base model, or the adapter on it; it is hosted only if an answer is still missing."""
-    identity = _adapter_identity(adapter)
+    identity = "" if adapter is None else adapter.identity
     known = [_reuse(lab, arm, train, identity) for arm in asked]
     missing = [arm for arm, answers in zip(asked, known, strict=True) if answers is None]
     if not missing:
         return [answers for answers in known if answers is not None]
     name = lab.base.name if adapter is None else lab.tuned_name
-    adapters = {} if adapter is None else {name: adapter}
+    adapters = {} if adapter is None else {name: verified(adapter)}
     with serving(lab.base, dtype=lab.dtype, directory=lab.directory / "serve", adapters=adapters) as base_url:
         fresh = {arm.arm: _ask(lab, arm, Server(base_url, name), train, identity) for arm in missing}
     return [answers or fresh[arm.arm] for arm, answers in zip(asked, known, strict=True)]
@@ -147,11 +152,6 @@ def _answers_path(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adap
         _sampling(lab, train),
     )
     return lab.stages_dir / f"answers-{arm.arm}-{key}.json"
-
-
-def _adapter_identity(adapter: Path | None) -> str:
-    """The run directory's name holds the hash of everything that went into the adapter."""
-    return "" if adapter is None else adapter.parent.name
 
 
 def _sampling(lab: Lab, train: Sequence[ChatExample]) -> Sampling:

@@ -26,12 +26,13 @@ from tunewise.evaluate.rows import EvalRow, freeze, question_of, read_rows
 from tunewise.evaluate.scoring import primary, score, score_references
 from tunewise.evaluate.statistics import mean_interval
 from tunewise.evaluate.verdict import decide
+from tunewise.jobs.adapter import adapter_of
 from tunewise.jobs.arms import Asked, ask_baselines, ask_tuned
 from tunewise.jobs.lab import Lab, set_up
 from tunewise.jobs.plan import with_plan
 from tunewise.jobs.progress import Watcher
 from tunewise.jobs.stages import cached, input_key, write_whole
-from tunewise.jobs.training import adapter_directory, curve, max_tokens, resolved_spec, run_directory, train
+from tunewise.jobs.training import curve, max_tokens, resolved_spec, run_directory, train
 from tunewise.settings import Settings
 
 _SHOWN_PROBLEMS = 5
@@ -81,7 +82,7 @@ def _run(lab: Lab) -> Report:
     result = train(lab, spec)
     watcher.stage("evaluate", f"{len(rows)} test rows, the tuned model asked")
     _still_frozen(lab, frozen)
-    asked.append(Asked(ask_tuned(lab, rows, examples, adapter_directory(run_directory(lab, spec))), None))
+    asked.append(Asked(ask_tuned(lab, rows, examples, adapter_of(run_directory(lab, spec), result)), None))
     watcher.stage("verdict", "scores, intervals, costs, report")
     report = _report(lab, check, rows, examples, asked, spec, result, frozen)
     write_report(report, lab.directory)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tunewise.contracts.check import CheckReport
 from tunewise.contracts.run import (
-    ADAPTER_DIR,
     EVENTS_FILE,
     RESULT_FILE,
     SPEC_FILE,
@@ -60,11 +59,6 @@ def train(lab: Lab, spec: TrainSpec) -> RunResult:
     result = launch.train(run_dir, _reporter(lab))
     remember_speed(lab.settings, spec, result.tokens_per_second)
     return result
-
-
-def adapter_directory(run_dir: Path) -> Path:
-    """Where the trainer leaves the adapter."""
-    return run_dir / ADAPTER_DIR
 
 
 def curve(run_dir: Path) -> tuple[StepMetrics, ...]:

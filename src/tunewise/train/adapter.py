@@ -6,11 +6,10 @@ from pathlib import Path
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save
 
-from tunewise.contracts.run import BaseModelRef, TrainSpec
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, BaseModelRef, TrainSpec
 from tunewise.train.journal import write_synced
 from tunewise.train.progress import Progress
 
-WEIGHTS_FILE = "adapter_model.safetensors"
 BESIDE_WEIGHTS = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -23,7 +22,7 @@ def write_adapter(directory: Path, model: PeftModel, spec: TrainSpec, progress: 
         OSError: the disk is full, or the directory cannot be written.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    write_synced(directory / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    write_synced(directory / ADAPTER_WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
     model.peft_config[model.active_adapter].save_pretrained(str(directory))
     copy_tokenizer(spec.base_model, directory)
     write_synced(directory / "README.md", model_card(spec, progress).encode())

@@ -16,9 +16,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tunewise.contracts.run import TrainSpec
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, TrainSpec
 from tunewise.errors import TrainingError
-from tunewise.train.adapter import WEIGHTS_FILE, write_adapter
+from tunewise.train.adapter import write_adapter
 from tunewise.train.journal import make_directory_whole, remove_directory, write_synced
 from tunewise.train.progress import Progress
 
@@ -63,7 +63,7 @@ def load_checkpoint(directory: Path, model: PeftModel, optimizer: Optimizer) -> 
     """
     try:
         progress = Progress.model_validate_json((directory / PROGRESS_FILE).read_bytes())
-        weights = load((directory / WEIGHTS_FILE).read_bytes())
+        weights = load((directory / ADAPTER_WEIGHTS_FILE).read_bytes())
         state = load((directory / OPTIMIZER_FILE).read_bytes())
     except (OSError, ValidationError, SafetensorError) as error:
         raise TrainingError(
@@ -78,7 +78,7 @@ def load_checkpoint(directory: Path, model: PeftModel, optimizer: Optimizer) -> 
 
 def load_weights(directory: Path, model: PeftModel) -> None:
     """Put the adapter's weights, and nothing else, back to where a checkpoint was written."""
-    set_peft_model_state_dict(model, load((directory / WEIGHTS_FILE).read_bytes()))
+    set_peft_model_state_dict(model, load((directory / ADAPTER_WEIGHTS_FILE).read_bytes()))
 
 
 def prune(checkpoints: Path, keep: Iterable[int]) -> None:

@@ -10,8 +10,16 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from tunewise.contracts.run import ADAPTER_DIR, CHECKPOINTS_DIR, RESULT_FILE, RunFailure, RunResult, StepMetrics
-from tunewise.train.adapter import WEIGHTS_FILE, write_adapter
+from tunewise.contracts.run import (
+    ADAPTER_DIR,
+    ADAPTER_WEIGHTS_FILE,
+    CHECKPOINTS_DIR,
+    RESULT_FILE,
+    RunFailure,
+    RunResult,
+    StepMetrics,
+)
+from tunewise.train.adapter import write_adapter
 from tunewise.train.checkpoint import KEPT_EPOCHS, directory_of, load_weights, prune, save_checkpoint
 from tunewise.train.journal import make_directory_whole, write_whole
 from tunewise.train.plan import step_rows, validation_sample
@@ -165,7 +173,7 @@ def finish(session: Session) -> RunResult:
         load_weights(directory_of(session.checkpoints, session.progress.best_step), session.model)
     adapter = session.directory / ADAPTER_DIR
     make_directory_whole(adapter, lambda aside: write_adapter(aside, session.model, session.spec, session.progress))
-    digest = sha256((adapter / WEIGHTS_FILE).read_bytes()).hexdigest()
+    digest = sha256((adapter / ADAPTER_WEIGHTS_FILE).read_bytes()).hexdigest()
     return write_result(
         session.directory, result(session).model_copy(update={"adapter": ADAPTER_DIR, "adapter_sha256": digest})
     )
