@@ -143,14 +143,16 @@ def test_an_interrupted_run_stops_its_children_and_goes_on_later(config: Path) -
         (lambda d: _replace(d / "tunewise.yaml", "suffix", "sufix"), "invalid_config", "did you mean 'suffix'"),
         (lambda d: _replace(d / "tunewise.yaml", "model: /", "model: /nowhere/"), "unknown_model", "/nowhere/"),
         (lambda d: (d / "test.jsonl").write_text("{}\n"), "missing_field", "test.jsonl, line 1"),
+        (lambda d: _replace(d / "tunewise.yaml", "k: 1", "documents: absent.jsonl"), "unreadable_file", "absent.jsonl"),
     ],
 )
 def test_bad_input_is_named_and_changes_nothing(config: Path, break_it: object, code: str, says: str) -> None:
     assert callable(break_it)
     break_it(config.parent)
     process = start(config)
-    _, errors = finish(process)
+    events, errors = finish(process)
     assert process.returncode in {2, 3, 4}, errors
+    assert "baselines" not in {event["stage"] for event in of_kind(events, "stage")}
     assert f"({code})" in errors
     assert says in errors
     assert "Traceback" not in errors

@@ -1,4 +1,4 @@
-"""Asking the arms: nothing is hosted that is not what was trained."""
+"""Asking the arms: what they need is there before the first is asked, and only what was trained is hosted."""
 
 from pathlib import Path
 
@@ -6,13 +6,14 @@ import pytest
 from rich.console import Console
 
 from evaluate.finished_run import RECIPES, run_config
-from evaluate.making import example, row
+from evaluate.making import example, row, write_jsonl
 from tunewise.cli.watch import JsonWatcher
+from tunewise.contracts.config import ArmsConfig, Endpoint, PromptArm, RetrievalArm
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.template import Template
-from tunewise.errors import ModelError
+from tunewise.errors import ConfigError, DataError, ModelError
 from tunewise.jobs.adapter import Adapter
-from tunewise.jobs.arms import ask_tuned
+from tunewise.jobs.arms import ask_tuned, check_arms
 from tunewise.jobs.lab import Lab
 from tunewise.machine import Machine
 from tunewise.settings import Settings
@@ -41,3 +42,33 @@ def test_an_adapter_that_is_not_the_trained_one_is_never_hosted(lab: Lab, tmp_pa
     with pytest.raises(ModelError, match="training wrote 0000"):
         ask_tuned(lab, [row("a")], [example("q", "a")], Adapter(directory, "0" * 64))
     assert not (lab.directory / "serve").exists()
+
+
+def paid(name: str, key: str | None) -> PromptArm:
+    """An arm on a paid API whose key is in the environment variable `key`."""
+    endpoint = Endpoint(
+        base_url=f"https://{name}/v1",
+        model="m",
+        api_key_env=key,
+        price_per_million_prompt_tokens=1,
+        price_per_million_completion_tokens=1,
+    )
+    return PromptArm(name=name, endpoint=endpoint)
+
+
+def test_every_paid_arm_has_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIRST_KEY", "k")
+    monkeypatch.delenv("SECOND_KEY", raising=False)
+    check_arms(ArmsConfig(prompt=(paid("first", "FIRST_KEY"), paid("keyless", None))))
+    with pytest.raises(ConfigError, match=r"second/v1 needs a key.* SECOND_KEY is not set") as raised:
+        check_arms(ArmsConfig(prompt=(paid("first", "FIRST_KEY"), paid("second", "SECOND_KEY"))))
+    assert raised.value.code == "missing_key"
+
+
+def test_every_document_has_a_text(tmp_path: Path) -> None:
+    good = write_jsonl(tmp_path / "good.jsonl", [{"text": "a"}])
+    bad = write_jsonl(tmp_path / "bad.jsonl", [{"text": "a"}, {"title": "b"}])
+    check_arms(ArmsConfig(retrieval=RetrievalArm(documents=good)))
+    for documents, says in ((bad, "line 2: a document needs"), (tmp_path / "absent.jsonl", "No such file")):
+        with pytest.raises(DataError, match=says):
+            check_arms(ArmsConfig(retrieval=RetrievalArm(documents=documents)))

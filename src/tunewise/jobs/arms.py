@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunewise.contracts.chat import ChatExample
-from tunewise.contracts.config import Endpoint
+from tunewise.contracts.config import ArmsConfig, Endpoint
 from tunewise.contracts.evaluation import Answer, ArmAnswers
 from tunewise.errors import ConfigError
 from tunewise.evaluate import arms, floors
@@ -33,6 +33,20 @@ class Asked(NamedTuple):
 
     answers: ArmAnswers
     endpoint: Endpoint | None
+
+
+def check_arms(config: ArmsConfig) -> None:
+    """Look for the keys and the documents that the arms need, before the first of them is asked.
+
+    Raises:
+        ConfigError: a paid API's key is not in the environment.
+        DataError: the documents cannot be read, or one has no text.
+    """
+    for arm in config.prompt:
+        if arm.endpoint is not None:
+            _remote_server(arm.endpoint)
+    if config.retrieval is not None and config.retrieval.documents is not None:
+        arms.read_passages(config.retrieval.documents)
 
 
 def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[Asked]:

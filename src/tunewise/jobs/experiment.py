@@ -27,7 +27,7 @@ from tunewise.evaluate.scoring import primary, score, score_references
 from tunewise.evaluate.statistics import mean_interval
 from tunewise.evaluate.verdict import decide
 from tunewise.jobs.adapter import adapter_of
-from tunewise.jobs.arms import Asked, ask_baselines, ask_tuned
+from tunewise.jobs.arms import Asked, ask_baselines, ask_tuned, check_arms
 from tunewise.jobs.lab import Lab, set_up
 from tunewise.jobs.plan import with_plan
 from tunewise.jobs.progress import Watcher
@@ -90,11 +90,13 @@ def _run(lab: Lab) -> Report:
 
 
 def _check(lab: Lab) -> CheckReport:
-    """Every problem of the data, before anything is spent.
+    """Every problem of the data and of what the arms need, before anything is spent.
 
     Raises:
-        DataError: there are errors among the findings.
+        ConfigError: a key that an arm needs is not set.
+        DataError: there are errors among the findings, or an arm's documents cannot be read.
     """
+    check_arms(lab.config.arms)
     data = lab.config.data
     splits: list[tuple[Split, Path | None]] = [("train", data.train), ("valid", data.valid), ("test", data.test)]
     files = [(split, path) for split, path in splits if path is not None]
