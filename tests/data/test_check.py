@@ -203,7 +203,7 @@ def test_overlong_rows_are_counted_and_treated_as_chosen(
     overlong: Overlong, severity: str, silent: int, template: Template, tmp_path: Path
 ) -> None:
     rows = [*good_rows(), chat("word " * 100, "cut off"), chat("Short?", "long " * 100)]
-    report = check([("train", write(tmp_path / "rows.jsonl", rows))], Limits(template, 64, overlong))
+    report = check([("train", write(tmp_path / "rows.jsonl", rows))], Limits(template, 64, overlong, 2048))
     assert [(f.code, f.line, f.severity) for f in report.findings] == [
         ("overlong", 13, severity),
         ("overlong", 14, severity),
@@ -212,9 +212,19 @@ def test_overlong_rows_are_counted_and_treated_as_chosen(
     assert report.files[0].nothing_to_train_on == silent
 
 
+@pytest.mark.parametrize("overlong", ["error", "truncate", "drop"])
+def test_test_rows_have_the_context_as_their_only_limit(overlong: Overlong, template: Template, tmp_path: Path) -> None:
+    test = write(tmp_path / "test.jsonl", [chat("word " * 100), chat("other " * 200, "Nobody knows.")])
+    limits = Limits(template, 64, overlong, 160)
+    report = check([("train", write(tmp_path / "train.jsonl", good_rows())), ("test", test)], limits)
+    assert [(f.code, f.line, f.severity) for f in report.findings] == [("overlong", 2, "warning")]
+    assert "the model's context is 160" in report.findings[0].message
+    assert (report.files[1].overlong_rows, report.files[1].nothing_to_train_on) == (1, 0)
+
+
 def test_token_facts_are_those_of_the_rendered_rows(template: Template, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", good_rows())
-    report = check([("train", path)], Limits(template, 2048, "error"))
+    report = check([("train", path)], Limits(template, 2048, "error", 2048))
     tokens, trained = report.files[0].tokens_per_row, report.files[0].trained_tokens_per_row
     assert tokens is not None
     assert trained is not None

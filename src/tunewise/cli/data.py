@@ -52,9 +52,9 @@ def check_files(
         DEFAULT_MODEL
     ),
     max_tokens: Annotated[
-        int | None, typer.Option(min=16, help="The longest row; by default the model's context.")
+        int | None, typer.Option(min=16, help="The longest row to train on; by default the model's context.")
     ] = None,
-    overlong: Annotated[Overlong, typer.Option(help="What to do with longer rows.")] = "error",
+    overlong: Annotated[Overlong, typer.Option(help="What to do with longer training rows.")] = "error",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Report every problem of data files, and what they hold."""
@@ -91,7 +91,7 @@ def checked(
     if model is None:
         return check(files)
     limit = max_tokens or model.context_length
-    report = check(files, Limits(Template.load(model.path), limit, overlong))
+    report = check(files, Limits(Template.load(model.path), limit, overlong, model.context_length))
     if not any(file.split == "train" and file.rows for file in report.files):
         return report
     hardware = machine.probe()

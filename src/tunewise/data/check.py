@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tunewise.contracts.check import CheckReport, FileReport, Finding, InspectedRow, LeakedRow, Split
+from tunewise.contracts.check import CheckReport, FileReport, Finding, InspectedRow, LeakedRow, RowFormat, Split
 from tunewise.contracts.fine_tuning import Overlong
 from tunewise.data import leakage
 from tunewise.data.formats import detect_format
@@ -24,11 +24,15 @@ LEAST_ROWS = 10
 
 
 class Limits(NamedTuple):
-    """The base model's template, the longest row in tokens, and what is done with a longer one."""
+    """The base model's template, the longest row in tokens, and what is done with a longer one.
+
+    `context` is the base model's own, in tokens: the one limit of test rows, which are never trained on.
+    """
 
     template: Template
     max_tokens: int
     overlong: Overlong
+    context: int
 
 
 class Checked(NamedTuple):
@@ -58,7 +62,7 @@ def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> 
         except OSError as error:
             findings.append(_unreadable(path, DataError("unreadable", f"{path}: {error.strerror}", param=str(path))))
             continue
-        counts = None if limits is None else count_tokens(path, row_format, *limits)
+        counts = None if limits is None else _counts(split, path, row_format, limits)
         checked.append(Checked(split, found, counts))
     reports = []
     for one in checked:
@@ -73,6 +77,12 @@ def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> 
         leakage=tuple(row for row, _, _ in leaked),
         inspected=_inspected(checked, limits),
     )
+
+
+def _counts(split: Split, path: Path, row_format: RowFormat, limits: Limits) -> TokenCounts:
+    if split == "test":
+        return count_tokens(path, row_format, limits.template, limits.context, None)
+    return count_tokens(path, row_format, limits.template, limits.max_tokens, limits.overlong)
 
 
 _SEVERITIES = {"error": 0, "warning": 1, "note": 2}

@@ -42,9 +42,9 @@ def good_rows(path: Path, row_format: RowFormat) -> Iterator[tuple[int, ChatExam
 
 
 def count_tokens(
-    path: Path, row_format: RowFormat, template: Template, max_tokens: int, overlong: Overlong
+    path: Path, row_format: RowFormat, template: Template, max_tokens: int, overlong: Overlong | None
 ) -> TokenCounts:
-    """Render every good row."""
+    """Render every good row. `overlong` is None for test rows, which are asked and never trained on."""
     counts = TokenCounts(Counter(), Counter(), 0, 0, [])
     rows = good_rows(path, row_format)
     while batch := list(islice(rows, BATCH_ROWS)):
@@ -55,7 +55,7 @@ def count_tokens(
 
 
 def _counted(
-    counts: TokenCounts, line: int, row: Rendered | DataError, max_tokens: int, overlong: Overlong
+    counts: TokenCounts, line: int, row: Rendered | DataError, max_tokens: int, overlong: Overlong | None
 ) -> TokenCounts:
     if isinstance(row, DataError):
         problem = Problem("error", row.code, *_split_remedy(row.message), row.param)
@@ -77,7 +77,7 @@ def _split_remedy(message: str) -> tuple[str, str]:
     return what, remedy
 
 
-def _overlong(length: int, limit: int, overlong: Overlong, *, cut_off: bool) -> Problem:
+def _overlong(length: int, limit: int, overlong: Overlong | None, *, cut_off: bool) -> Problem:
     words = f"the row is {length} tokens long, the limit is {limit}"
     match overlong:
         case "error":
@@ -93,6 +93,10 @@ def _overlong(length: int, limit: int, overlong: Overlong, *, cut_off: bool) -> 
             return Problem(
                 "warning", "overlong", f"{words}; it is left out", "shorten it to keep it", "messages", str(length)
             )
+        case None:
+            words = f"question and answer are {length} tokens long, the model's context is {limit}"
+            remedy = "shorten the question, or choose a base model with a longer context; as it is the answer is cut"
+            return Problem("warning", "overlong", words, remedy, "messages", str(length))
         case _:
             assert_never(overlong)
 

@@ -102,11 +102,12 @@ def _check(lab: Lab) -> CheckReport:
     files = [(split, path) for split, path in splits if path is not None]
     lab.watcher.stage("check", ", ".join(path.name for _, path in files))
     hashes = {split: _sha256(path) for split, path in files}
-    key = input_key(hashes, lab.base.revision, max_tokens(lab), data.overlong, data.model_dump(mode="json"))
+    limits = Limits(lab.template, max_tokens(lab), data.overlong, lab.base.context_length)
+    key = input_key(hashes, lab.base.revision, limits[1:], data.model_dump(mode="json"))
     report, was_kept = cached(
         lab.stages_dir / f"check-{key}.json",
         CheckReport,
-        lambda: check(files, Limits(lab.template, max_tokens(lab), data.overlong)),
+        lambda: check(files, limits),
     )
     if was_kept:
         lab.watcher.reused("check", f"{len(report.findings)} findings")
