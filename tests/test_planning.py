@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tunewise import planning
+from tunewise.contracts.check import FittedRows
 from tunewise.contracts.fine_tuning import Dtype, Hyperparameters, LoraRequest, Method, Supervised, TrainingRequest
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
 from tunewise.machine import Machine
@@ -63,9 +64,13 @@ def test_the_number_format_is_the_one_that_the_cpu_multiplies(machine: Machine, 
 
 
 def test_a_measured_speed_replaces_the_modelled_one() -> None:
-    common = {"tokens": 60_000, "longest_row": 200, "machine": PLAIN_CPU, "price_per_hour": 2.0}
-    modelled = planning.estimate(spec(), measured_tokens_per_second=None, **common)  # type: ignore[arg-type]
-    measured = planning.estimate(spec(), measured_tokens_per_second=500.0, **common)  # type: ignore[arg-type]
+    fitted = FittedRows(rows=400, tokens=60_000, longest=200)
+    modelled, measured = (
+        planning.estimate(
+            spec(), fitted=fitted, machine=PLAIN_CPU, price_per_hour=2.0, measured_tokens_per_second=speed
+        )
+        for speed in (None, 500.0)
+    )
     assert measured.seconds == pytest.approx(180_000 / 500)
     assert measured.cost == pytest.approx(2.0 * 360 / 3600)
     assert "measured" in measured.basis
@@ -76,7 +81,7 @@ def test_steps_count_the_last_small_batch() -> None:
     asked = TrainingRequest(
         method=Method(supervised=Supervised(hyperparameters=Hyperparameters(n_epochs=2, batch_size=8)))
     )
-    assert planning.total_steps(spec(asked, rows=101)) == 2 * 13
+    assert planning.total_steps(spec(asked), rows=101) == 2 * 13
 
 
 def test_longer_rows_need_more_memory_and_larger_batches_do_not() -> None:

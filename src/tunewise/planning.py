@@ -4,7 +4,7 @@ Pure functions of what they are given: the request, the rows' counts, the base m
 no processes and no torch. Each rule's source stands in its docstring.
 """
 
-from tunewise.contracts.check import Estimate
+from tunewise.contracts.check import Estimate, FittedRows
 from tunewise.contracts.fine_tuning import Dtype, Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef, DataFile, LoraSpec, TrainSpec
 from tunewise.machine import Machine
@@ -100,33 +100,32 @@ def dtype(request: TrainingRequest, machine: Machine) -> Dtype:
     return "bfloat16" if machine.bfloat16 else "float32"
 
 
-def total_steps(spec: TrainSpec) -> int:
-    """Optimizer steps of the whole run; the last batch of an epoch may be small."""
-    return spec.n_epochs * -(-spec.train_file.rows // spec.batch_size)
+def total_steps(spec: TrainSpec, rows: int) -> int:
+    """Optimizer steps of the whole run over `rows`; the last batch of an epoch may be small."""
+    return spec.n_epochs * -(-rows // spec.batch_size)
 
 
 def estimate(
     spec: TrainSpec,
     *,
-    tokens: int,
-    longest_row: int,
+    fitted: FittedRows,
     machine: Machine,
     price_per_hour: float | None,
     measured_tokens_per_second: float | None,
 ) -> Estimate:
-    """Time, memory and cost of a run over `tokens` training tokens.
+    """Time, memory and cost of a run over the rows as training takes them.
 
     The frozen weights take part in two products per token (forward, and the gradient of the input): 4 FLOPs for each
     parameter and token. Memory: the weights, the runtime, and the activations of one batch.
     """
-    billed = tokens * spec.n_epochs
+    billed = fitted.tokens * spec.n_epochs
     speed = measured_tokens_per_second or _modelled_speed(spec, machine)
     seconds = billed / speed
     return Estimate(
-        steps=total_steps(spec),
+        steps=total_steps(spec, fitted.rows),
         billed_tokens=billed,
         seconds=seconds,
-        memory_bytes=memory(spec, longest_row),
+        memory_bytes=memory(spec, fitted.longest),
         cost=None if price_per_hour is None else price_per_hour * seconds / 3600,
         basis="measured on this machine in an earlier run"
         if measured_tokens_per_second

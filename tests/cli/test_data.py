@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from tunewise.cli import app
 from tunewise.cli.data import split_of
 from tunewise.cli.data_report import print_report, sparkline
-from tunewise.contracts.check import CheckReport
+from tunewise.contracts.check import CheckReport, Estimate
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.check import check
 
@@ -100,6 +100,39 @@ def test_an_overlong_row_is_an_error_unless_it_may_be_dropped(tmp_path: Path) ->
     arguments = ["data", "check", str(path), "--max-tokens", "80", "--json"]
     assert RUNNER.invoke(app, arguments).exit_code == 3
     assert RUNNER.invoke(app, [*arguments, "--overlong", "drop"]).exit_code == 0
+
+
+def estimate_of(*arguments: str | Path) -> Estimate:
+    """What `tunewise data check --json` says a job would take."""
+    result = RUNNER.invoke(app, ["data", "check", *map(str, arguments), "--json"])
+    estimate = CheckReport.model_validate_json(result.stdout).estimate
+    assert estimate is not None
+    return estimate
+
+
+def test_the_estimate_is_of_all_training_files_together(tmp_path: Path) -> None:
+    whole, *halves = (tmp_path / name for name in ("all.jsonl", "one.jsonl", "two.jsonl"))
+    rows = [row(f"What is {n} and {n * n}?", "It is " + "more " * n) for n in range(1, 41)]
+    for path, part in zip((whole, *halves), (rows, rows[:12], rows[12:]), strict=True):
+        path.write_text("\n".join(part))
+    assert estimate_of(*halves) == estimate_of(whole)
+
+
+def test_the_estimate_counts_what_is_cut_or_dropped_as_training_does(tmp_path: Path) -> None:
+    kept, mixed = tmp_path / "kept.jsonl", tmp_path / "mixed.jsonl"
+    short = [row(f"Riddle {n}?", f"Answer {n}") for n in range(20)]
+    kept.write_text("\n".join(short))
+    mixed.write_text("\n".join([*short, row("Tell me", "word " * 100), row("never " * 100, "cut off")]))
+    limits = ("--max-tokens", "64")
+    alone = estimate_of(kept, *limits)
+    per_epoch = alone.billed_tokens // 5
+    assert alone.billed_tokens == 5 * per_epoch, "twenty rows are trained five times"
+    dropped = estimate_of(mixed, *limits, "--overlong", "drop")
+    assert dropped.billed_tokens == 4 * per_epoch, "twenty-two rows would be trained four times"
+    assert (dropped.steps, dropped.memory_bytes) == (4 * 20, alone.memory_bytes)
+    truncated = estimate_of(mixed, *limits, "--overlong", "truncate")
+    assert truncated.billed_tokens == 4 * (per_epoch + 64), "one is cut, of the other no answer is left"
+    assert truncated.steps == 4 * 21
 
 
 def test_no_file_and_an_unknown_model_are_refused(tmp_path: Path) -> None:

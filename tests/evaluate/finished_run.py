@@ -208,6 +208,7 @@ def _file(split: str, rows: int) -> FileReport:
                 "histogram": [3, 9, 30, 50, 42, 25, 14, 9, 6, 4, 3, 2, 1, 1, 0, 0, 0, 0, 0, 1],
             },
             "trained_tokens_per_row": None,
+            "fitted": None,
             "overlong_rows": 0,
             "nothing_to_train_on": 0,
             "exact_duplicates": 0,

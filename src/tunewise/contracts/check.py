@@ -38,6 +38,14 @@ class Distribution(Frozen):
     histogram: tuple[int, ...] = Field(description="Twenty equal bins from minimum to maximum.")
 
 
+class FittedRows(Frozen):
+    """The rows as training would take them: an over-long one is cut or left out, as was chosen."""
+
+    rows: int
+    tokens: int
+    longest: int
+
+
 class FileReport(Frozen):
     """One file. Token counts are None where no base model was named."""
 
@@ -52,6 +60,7 @@ class FileReport(Frozen):
     messages_per_row: Distribution | None
     tokens_per_row: Distribution | None
     trained_tokens_per_row: Distribution | None
+    fitted: FittedRows | None
     overlong_rows: int
     nothing_to_train_on: int
     exact_duplicates: int = Field(description="Rows equal to an earlier row of the file.")

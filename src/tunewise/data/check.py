@@ -16,7 +16,7 @@ from tunewise.data.problems import Problem
 from tunewise.data.scan import Frame
 from tunewise.data.survey import Survey, finding, findings_of, first_frame, survey
 from tunewise.data.template import Template
-from tunewise.data.tokens import TokenCounts, count_tokens, distribution, inspect_rows
+from tunewise.data.tokens import TokenCounts, count_tokens, distribution, fitted_rows, inspect_rows
 from tunewise.errors import DataError
 
 # OpenAI's service refuses a job with fewer (error code invalid_n_examples).
@@ -124,6 +124,7 @@ def _file_report(one: Checked) -> tuple[FileReport, list[Finding]]:
         messages_per_row=distribution(found.lengths),
         tokens_per_row=None if counts is None else distribution(counts.tokens),
         trained_tokens_per_row=None if counts is None else distribution(counts.trained),
+        fitted=None if counts is None else fitted_rows(counts),
         overlong_rows=0 if counts is None else counts.overlong,
         nothing_to_train_on=_silent_rows(found) + (0 if counts is None else counts.nothing_to_train_on),
         exact_duplicates=sum(problem.code == "duplicate" for _, problem in repeated),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, assert_never
 
 from tunewise.contracts.chat import ChatExample
-from tunewise.contracts.check import Distribution, InspectedRow, InspectedToken, RowFormat
+from tunewise.contracts.check import Distribution, FittedRows, InspectedRow, InspectedToken, RowFormat
 from tunewise.contracts.fine_tuning import Overlong
 from tunewise.data.problems import Problem
 from tunewise.data.reader import open_checked, read_span, spans
@@ -23,10 +23,14 @@ HISTOGRAM_BINS = 20
 
 
 class TokenCounts(NamedTuple):
-    """Rows by their number of tokens, and by those of them that carry loss; and the problems by line from 1."""
+    """Rows by their number of tokens, and by those of them that carry loss; and the problems by line from 1.
+
+    `fitted` counts the rows by the tokens that training would take of them; dropped rows are not in it.
+    """
 
     tokens: Counter[int]
     trained: Counter[int]
+    fitted: Counter[int]
     overlong: int
     nothing_to_train_on: int
     problems: list[tuple[int, Problem]]
@@ -45,7 +49,7 @@ def count_tokens(
     path: Path, row_format: RowFormat, template: Template, max_tokens: int, overlong: Overlong | None
 ) -> TokenCounts:
     """Render every good row. `overlong` is None for test rows, which are asked and never trained on."""
-    counts = TokenCounts(Counter(), Counter(), 0, 0, [])
+    counts = TokenCounts(Counter(), Counter(), Counter(), 0, 0, [])
     rows = good_rows(path, row_format)
     while batch := list(islice(rows, BATCH_ROWS)):
         rendered = template.render_batch([example for _, example in batch])
@@ -64,12 +68,29 @@ def _counted(
     length = len(row.ids)
     counts.tokens[length] += 1
     counts.trained[sum(row.mask)] += 1
+    cut_off = not any(row.mask[:max_tokens])
+    taken = _taken(length, max_tokens, overlong, cut_off=cut_off)
+    if taken:
+        counts.fitted[taken] += 1
     if length <= max_tokens:
         return counts
-    cut_off = not any(row.mask[:max_tokens])
     counts.problems.append((line, _overlong(length, max_tokens, overlong, cut_off=cut_off)))
     nothing = int(overlong == "truncate" and cut_off)
     return counts._replace(overlong=counts.overlong + 1, nothing_to_train_on=counts.nothing_to_train_on + nothing)
+
+
+def _taken(length: int, limit: int, overlong: Overlong | None, *, cut_off: bool) -> int:
+    """Tokens of a row that training takes; 0 where it leaves the row out."""
+    if length <= limit or overlong in {"error", None}:
+        return length
+    return 0 if overlong == "drop" or cut_off else limit
+
+
+def fitted_rows(counts: TokenCounts) -> FittedRows:
+    """What training would take of a file."""
+    fitted = counts.fitted
+    tokens = sum(length * rows for length, rows in fitted.items())
+    return FittedRows(rows=fitted.total(), tokens=tokens, longest=max(fitted, default=0))
 
 
 def _split_remedy(message: str) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tunewise import planning
-from tunewise.contracts.check import CheckReport, FileReport, Split
+from tunewise.contracts.check import CheckReport, FileReport, FittedRows, Split
 from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
 from tunewise.jobs.stages import write_whole
@@ -22,13 +22,17 @@ def make_spec(
     machine: Machine,
     versions: dict[str, str],
 ) -> TrainSpec:
-    """The request with every "auto" resolved for the checked files and this machine."""
-    valid = _file(check, "valid")
+    """The request with every "auto" resolved for the checked files and this machine.
+
+    A spec names one training file; where several were checked, it is the first, planned with the rows of all.
+    """
+    train, valid = _files(check, "train"), _files(check, "valid")
+    first = _data_file(train[0])
     return planning.resolve(
         request,
         base_model=base,
-        train_file=_data_file(next(file for file in check.files if file.split == "train")),
-        valid_file=None if valid is None else _data_file(valid),
+        train_file=first.model_copy(update={"rows": sum(file.rows for file in train)}),
+        valid_file=_data_file(valid[0]) if valid else None,
         max_tokens=max_tokens,
         overlong=overlong,
         machine=machine,
@@ -40,14 +44,16 @@ def with_plan(
     check: CheckReport, spec: TrainSpec, *, machine: Machine, price_per_hour: float | None, settings: Settings
 ) -> CheckReport:
     """The report with the resolved hyperparameters and the estimate added, where there are tokens to plan with."""
-    train = _file(check, "train")
-    if train is None or train.tokens_per_row is None:
+    fitted = [file.fitted for file in _files(check, "train") if file.fitted is not None]
+    if not any(file.rows for file in fitted):
         return check
-    tokens = train.tokens_per_row
     estimate = planning.estimate(
         spec,
-        tokens=tokens.total,
-        longest_row=min(tokens.maximum, spec.max_tokens),
+        fitted=FittedRows(
+            rows=sum(file.rows for file in fitted),
+            tokens=sum(file.tokens for file in fitted),
+            longest=max(file.longest for file in fitted),
+        ),
         machine=machine,
         price_per_hour=price_per_hour,
         measured_tokens_per_second=known_speed(settings, spec),
@@ -66,8 +72,8 @@ def remember_speed(settings: Settings, spec: TrainSpec, tokens_per_second: float
     write_whole(_speed_file(settings), json.dumps(speeds, indent=1))
 
 
-def _file(check: CheckReport, split: Split) -> FileReport | None:
-    return next((file for file in check.files if file.split == split), None)
+def _files(check: CheckReport, split: Split) -> list[FileReport]:
+    return [file for file in check.files if file.split == split]
 
 
 def _data_file(report: FileReport) -> DataFile:
