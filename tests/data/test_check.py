@@ -156,10 +156,15 @@ def test_the_cookbooks_imperfect_file_is_accepted_and_its_repeats_are_reported(s
     assert [line for code, line, _ in found(report) if code == "no_user_message"] == [4, 9, 10]
 
 
-@pytest.mark.parametrize("task", ["recipes", "gsm8k", "squad_rag"])
-def test_a_clean_data_set_gets_no_finding(task: str, shared_data: Path) -> None:
+# SQuAD asks two of its passages the same question in other words, once in each held-out file; read and found so.
+@pytest.mark.parametrize(
+    ("task", "leaks"), [("recipes", set()), ("gsm8k", set()), ("squad_rag", {(138, "valid", 60), (198, "valid", 21)})]
+)
+def test_a_clean_data_set_gets_no_other_finding(task: str, leaks: set[object], shared_data: Path) -> None:
     splits: list[Split] = ["train", "valid", "test"]
-    assert check([(split, shared_data / task / f"{split}.jsonl") for split in splits]).findings == ()
+    report = check([(split, shared_data / task / f"{split}.jsonl") for split in splits])
+    assert {(row.line, row.source, row.source_line) for row in report.leakage} == leaks
+    assert {finding.line for finding in report.findings} == {row.line for row in report.leakage}
 
 
 def test_leaks_are_found_exact_and_near_and_a_shared_template_is_none(tmp_path: Path) -> None:
@@ -174,9 +179,21 @@ def test_leaks_are_found_exact_and_near_and_a_shared_template_is_none(tmp_path: 
         chat(f"{question} in the evening of the longest day of the year, please?", "Nobody knows that.", system),
     ]
     report = check([("train", train), ("test", write(tmp_path / "test.jsonl", held_out))])
-    assert [(row.line, row.train_line) for row in report.leakage] == [(1, 1), (2, 13)]
+    assert [(row.line, row.source, row.source_line) for row in report.leakage] == [(1, "train", 1), (2, "train", 13)]
     assert report.leakage[0].similarity == 1
     assert 0.8 <= report.leakage[1].similarity < 1
+
+
+def test_test_rows_are_compared_with_validation_rows_too(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.jsonl", good_rows())
+    valid = write(tmp_path / "valid.jsonl", [chat("Is the sea salt?"), chat(QUESTIONS[2])])
+    test = write(tmp_path / "test.jsonl", [chat("What is new?"), chat("Is the sea salt?")])
+    report = check([("train", train), ("valid", valid), ("test", test)])
+    leaks = {(row.split, row.line, row.source, row.source_line) for row in report.leakage}
+    assert leaks == {("valid", 2, "train", 3), ("test", 2, "valid", 1)}
+    told = next(f for f in report.findings if f.file == "test.jsonl")
+    assert (told.code, told.severity) == ("leakage", "warning")
+    assert told.message == "the row stands in the validation data too: valid.jsonl, line 1"
 
 
 def test_a_question_that_is_always_the_same_identifies_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tunewise.contracts.check import CheckReport, FileReport, Finding, InspectedRow, InspectedToken, LeakedRow
+from tunewise.contracts.check import CheckReport, FileReport, Finding, InspectedRow, InspectedToken, LeakedRow, Split
 from tunewise.contracts.config import DataConfig, EvaluationConfig, Prices, RunConfig, UseCase
 from tunewise.contracts.evaluation import Answer, ArmAnswers, ArmKind, ArmResult, GraderScore, Question, Report
 from tunewise.contracts.graders import ExactMatch, JsonSetF1
@@ -48,6 +48,7 @@ class Story(NamedTuple):
     arms: tuple[ArmStory, ...]
     is_binary: bool = False
     leaked: int = 0
+    leaked_from: Split = "train"
     machine_hour: float | None = 0.35
     monthly: int | None = 40_000
 
@@ -162,7 +163,8 @@ def grader_score(name: str, scores: Sequence[float] | Array, extras: dict[str, f
 
 def check_report(story: Story) -> CheckReport:
     leaked = tuple(
-        LeakedRow(split="test", line=3 + 9 * i, train_line=40 + i, similarity=0.97) for i in range(story.leaked)
+        LeakedRow(split="test", line=3 + 9 * i, source=story.leaked_from, source_line=40 + i, similarity=0.97)
+        for i in range(story.leaked)
     )
     overlong = Finding(
         severity="warning",
@@ -310,7 +312,7 @@ def evidence(story: Story) -> Evidence:
     spec, result, _ = training_run(story)
     arms, check = arm_results(story, config.prices), check_report(story)
     costs = economics(arms, result, config.prices)
-    verdict = decide(arms, PRIMARY, costs, check, config.evaluation, config.use_case, seed=42)
+    verdict = decide(arms, PRIMARY, costs, check, config)
     return Evidence(config, PRIMARY, check, spec, result, arms, costs, verdict)
 
 

@@ -7,8 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluate.finished_run import GSM8K, PRIMARY, RECIPES, UNDECIDED, Story, check_report, evidence, grader_score
-from tunewise.contracts.config import EvaluationConfig, UseCase
+from evaluate.finished_run import (
+    GSM8K,
+    PRIMARY,
+    RECIPES,
+    UNDECIDED,
+    Story,
+    check_report,
+    evidence,
+    grader_score,
+    run_config,
+)
+from tunewise.contracts.check import Split
+from tunewise.contracts.config import EvaluationConfig, RunConfig, UseCase
 from tunewise.contracts.evaluation import (
     ArmKind,
     ArmResult,
@@ -17,12 +28,15 @@ from tunewise.contracts.evaluation import (
     Economics,
     Fit,
     Interval,
+    Outcome,
     Verdict,
 )
+from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.errors import EvaluationError
 from tunewise.evaluate.standing import Terms, cost_claim, quality_claim
 from tunewise.evaluate.verdict import decide
 
+SOURCES: tuple[Split, Split] = ("train", "valid")
 TERMS = Terms(worthwhile=0.02, usable=0.1, confidence=0.95, requests_per_year=120_000)
 
 
@@ -54,19 +68,23 @@ def verdict(
     *arms: ArmResult,
     economics: Economics | None = None,
     leaked: int = 0,
+    leaked_from: Split = "train",
+    patience: int | None = None,
     monthly: int | None = None,
     **terms: float,
 ) -> Verdict:
-    story = Story("case", len(arms[0].scores[0].rows), (), leaked=leaked)
-    return decide(
-        arms,
-        PRIMARY,
-        economics or costs(),
-        check_report(story),
-        EvaluationConfig.model_validate(terms),
-        UseCase(requests_per_month=monthly),
-        seed=1,
-    )
+    story = Story("case", len(arms[0].scores[0].rows), (), leaked=leaked, leaked_from=leaked_from)
+    return decide(arms, PRIMARY, economics or costs(), check_report(story), asked(monthly, patience, **terms))
+
+
+def asked(monthly: int | None = None, patience: int | None = None, **terms: float) -> RunConfig:
+    """A config with these terms of the verdict."""
+    changes = {
+        "evaluation": EvaluationConfig.model_validate(terms),
+        "use_case": UseCase(requests_per_month=monthly),
+        "training": TrainingRequest(seed=1, early_stopping_patience=patience),
+    }
+    return run_config(RECIPES).model_copy(update=changes)
 
 
 def right(n: int, rows: int = 200) -> list[float]:
@@ -147,12 +165,27 @@ def test_a_leaky_run_hears_what_its_other_rows_show() -> None:
         PRIMARY,
         costs(),
         check_report(Story("case", 60, (), leaked=5)),
-        EvaluationConfig(usable_score=0.0),
-        UseCase(),
-        seed=1,
+        asked(usable_score=0.0),
         lines=range(1, 61),
     )
     assert any("On the other rows the difference to prompt is 0.000" in reason for reason in result.reasons)
+
+
+@pytest.mark.parametrize(("patience", "outcome"), [(None, "worth_it"), (2, "inconclusive")])
+def test_test_rows_that_validate_block_only_where_validation_chose_the_checkpoint(
+    patience: int | None, outcome: Outcome
+) -> None:
+    arms = (arm("tuned", "tuned", right(170)), arm("prompt", "prompt", right(90)))
+    result = verdict(*arms, leaked=7, leaked_from="valid", patience=patience)
+    assert result.outcome == outcome
+    told = [reason for reason in result.reasons if "in the validation file too" in reason]
+    assert bool(told) == (patience is not None)
+
+
+def test_losing_to_an_arm_that_sees_train_rows_stands_in_spite_of_a_leak_from_validation() -> None:
+    arms = (arm("tuned", "tuned", right(90)), arm("nearest", "nearest", right(150)))
+    outcomes = {source: verdict(*arms, leaked=2, leaked_from=source, patience=1).outcome for source in SOURCES}
+    assert outcomes == {"train": "inconclusive", "valid": "not_worth_it"}
 
 
 def test_losing_to_a_plain_prompt_stands_in_spite_of_leakage() -> None:

@@ -68,11 +68,12 @@ class FileReport(Frozen):
 
 
 class LeakedRow(Frozen):
-    """A row of `split` that also stands in the training file, letter for letter or nearly."""
+    """A row of `split` that also stands in the file of `source` (train or valid), letter for letter or nearly."""
 
     split: Split
     line: int
-    train_line: int
+    source: Split
+    source_line: int
     similarity: float = Field(description="Estimated Jaccard similarity of 5-character shingles; 1.0 is exact.")
 
 

@@ -21,6 +21,8 @@ from tunewise.errors import DataError
 
 # OpenAI's service refuses a job with fewer (error code invalid_n_examples).
 LEAST_ROWS = 10
+# Training makes the weights from the one, early stopping chooses the checkpoint by the other.
+COMPARED: frozenset[tuple[Split, Split]] = frozenset({("valid", "train"), ("test", "train"), ("test", "valid")})
 
 
 class Limits(NamedTuple):
@@ -44,7 +46,7 @@ class Checked(NamedTuple):
 
 
 def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> CheckReport:
-    """Check files, each alone and held-out ones against training files. Never raises for what is wrong with the data.
+    """Check files, each alone and held-out ones against others. Never raises for what is wrong with the data.
 
     Without `limits` nothing is said of tokens: no counts, no over-long rows, no label inspector.
     """
@@ -70,7 +72,7 @@ def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> 
         reports.append(report)
         findings += problems
     leaked = _all_leaks(checked, frame or Frame("", ""))
-    findings += [_leak_finding(row, held_out, train) for row, held_out, train in leaked]
+    findings += [_leak_finding(row, held_out, other) for row, held_out, other in leaked]
     return CheckReport(
         files=tuple(reports),
         findings=tuple(sorted(findings, key=_order)),
@@ -148,27 +150,33 @@ def _too_few(rows: int) -> Problem:
 
 
 def _all_leaks(checked: Sequence[Checked], frame: Frame) -> list[tuple[LeakedRow, Path, Path]]:
-    """Each leaked row with its file and the training file."""
+    """Each leaked row with its file and the other file that it stands in."""
     return [
-        (row, held_out.survey.path, train.survey.path)
-        for train in checked
-        if train.split == "train"
+        (row, held_out.survey.path, other.survey.path)
+        for other in checked
         for held_out in checked
-        if held_out.split != "train"
-        for row in leakage.leaks(held_out.split, held_out.survey, train.survey, frame)
+        if (held_out.split, other.split) in COMPARED
+        for row in leakage.leaks(held_out.split, held_out.survey, other.split, other.survey, frame)
     ]
 
 
-def _leak_finding(row: LeakedRow, path: Path, train: Path) -> Finding:
+def _leak_finding(row: LeakedRow, path: Path, other: Path) -> Finding:
     how = "stands" if row.similarity == 1 else f"nearly stands (similarity {row.similarity:.2f})"
+    is_trained = row.source == "train"
     return Finding(
         severity="warning",
         code="leakage",
         file=path.name,
         line=row.line,
-        value=f"line {row.train_line}",
-        message=f"the row {how} in the training data too: {train.name}, line {row.train_line}",
-        remedy="remove it from one of the two: a score on rows that were trained on says nothing",
+        value=f"line {row.source_line}",
+        message=f"the row {how} in the {'training' if is_trained else 'validation'} data too: {other.name}, "
+        f"line {row.source_line}",
+        remedy="remove it from one of the two: "
+        + (
+            "a score on rows that were trained on says nothing"
+            if is_trained
+            else "with early stopping the checkpoint is chosen by the validation rows"
+        ),
     )
 
 

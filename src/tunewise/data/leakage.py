@@ -1,8 +1,9 @@
-"""Rows that stand twice: within a file, and in a held-out file as well as in the training file.
+"""Rows that stand twice: within a file, and in a held-out file as well as in one that the model is made from.
 
-A held-out row has leaked when its question stands in the training file letter for letter (case and blanks aside), or
-when question and answer both nearly repeat a training row. An equal question under another system prompt counts too,
-unless the training file asks it again and again: "Summarise." identifies nothing. Knows fingerprints, not formats.
+That is the training file and, for test rows, the validation file, as it may choose the checkpoint. A held-out row has
+leaked when its question stands in the other file letter for letter (case and blanks aside), or when question and
+answer both nearly repeat a row of it. An equal question under another system prompt counts too, unless the other file
+asks it again and again: "Summarise." identifies nothing. Knows fingerprints, not formats.
 """
 
 from collections import Counter
@@ -70,9 +71,9 @@ def _repeat(severity: Severity, code: str, words: str, line: np.int64) -> Proble
     return Problem(severity, code, f"{words} {int(line)}", _REPEAT_REMEDIES[code], value=f"line {int(line)}")
 
 
-def leaks(split: Split, held_out: Survey, train: Survey, frame: Frame) -> list[LeakedRow]:
-    """The rows of a held-out file that also stand in the training file."""
-    ours, theirs = held_out.fingerprints, train.fingerprints
+def leaks(split: Split, held_out: Survey, source: Split, other: Survey, frame: Frame) -> list[LeakedRow]:
+    """The rows of a held-out file that also stand in another one."""
+    ours, theirs = held_out.fingerprints, other.fingerprints
     if not len(ours.rows) or not len(theirs.rows):
         return []
     exact = first_equal(ours.prompts, theirs.prompts)
@@ -86,12 +87,12 @@ def leaks(split: Split, held_out: Survey, train: Survey, frame: Frame) -> list[L
     )
     found: list[LeakedRow] = []
     for row in np.flatnonzero((exact >= 0) | (near >= 0)):
-        other = exact[row] if exact[row] >= 0 else near[row]
-        score = 1.0 if exact[row] >= 0 else _measured(held_out, train, int(row), int(other), frame)
+        match = exact[row] if exact[row] >= 0 else near[row]
+        score = 1.0 if exact[row] >= 0 else _measured(held_out, other, int(row), int(match), frame)
         if score >= similarity.THRESHOLD:
-            found.append(
-                LeakedRow(split=split, line=int(ours.lines[row]), train_line=int(theirs.lines[other]), similarity=score)
-            )
+            line, source_line = int(ours.lines[row]), int(theirs.lines[match])
+            leaked = LeakedRow(split=split, line=line, source=source, source_line=source_line, similarity=score)
+            found.append(leaked)
     return found
 
 
@@ -102,10 +103,10 @@ def _identifying(questions: similarity.Keys) -> similarity.Keys:
     return np.where(np.isin(questions, np.array(fixed, dtype=np.uint64)), np.uint64(0), questions)
 
 
-def _measured(held_out: Survey, train: Survey, row: int, other: int, frame: Frame) -> float:
+def _measured(held_out: Survey, other: Survey, row: int, match: int, frame: Frame) -> float:
     """The exact similarity of two rows: the smaller of the questions' and the answers'."""
     left = _row_at(held_out.path, int(held_out.fingerprints.offsets[row]), held_out.row_format)
-    right = _row_at(train.path, int(train.fingerprints.offsets[other]), train.row_format)
+    right = _row_at(other.path, int(other.fingerprints.offsets[match]), other.row_format)
     questions = similarity.jaccard(frame.strip(left.question), frame.strip(right.question))
     return min(questions, similarity.jaccard(left.answer, right.answer))
 

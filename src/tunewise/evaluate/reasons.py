@@ -102,7 +102,7 @@ def _why_lost(case: Case) -> str:
 def _why_open(case: Case, needed: int | None) -> str:
     if case.leaked_lines:
         leaked = f"{plural(len(case.leaked_lines), 'test row')} also {_stand(case.leaked_lines)}"
-        return f"{leaked} in the training file, so the scores prove nothing yet"
+        return f"{leaked} in {_leaky_file(case)}, so the scores prove nothing yet"
     if needed is not None:
         return (
             f"about {about(needed - case.rows)} more test rows are needed, {about(needed)} in all, to tell how the "
@@ -231,11 +231,26 @@ def _leakage(case: Case) -> str:
             f" On the other rows the difference to {case.best.arm.arm} is {gain(rest.value)} "
             f"({between(rest, signed=True)})."
         )
-    return (
-        f"Leakage: {plural(len(lines), 'test row')} (line {shown}{more}) {_stand(lines)} in the training file too, "
-        "word for word or nearly, so the tuned model may have learnt the answers by heart. Take them out of the test "
-        f"file and run again; the training is kept.{others}"
+    harm = (
+        "the tuned model may have learnt the answers by heart"
+        if "train" in case.leaked_from
+        else "early stopping may have chosen the checkpoint that answers them best"
     )
+    return (
+        f"Leakage: {plural(len(lines), 'test row')} (line {shown}{more}) {_stand(lines)} in {_leaky_file(case)} too, "
+        f"word for word or nearly, so {harm}. Take them out of the test file and run again; the training is kept."
+        f"{others}"
+    )
+
+
+def _leaky_file(case: Case) -> str:
+    match sorted(case.leaked_from):
+        case ["train"]:
+            return "the training file"
+        case ["valid"]:
+            return "the validation file"
+        case _:
+            return "the training or the validation file"
 
 
 def _stand(lines: tuple[int, ...]) -> str:

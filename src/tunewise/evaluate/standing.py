@@ -5,6 +5,7 @@ Knows the rules for one comparison, which docs/adr/0009 argues; the outcome over
 
 from typing import Literal, NamedTuple, TypeAlias
 
+from tunewise.contracts.check import Split
 from tunewise.contracts.evaluation import ArmKind, ArmResult, BreakEven, Comparison, Economics, GraderScore, Interval
 from tunewise.errors import EvaluationError
 from tunewise.evaluate.economics import FLOORS
@@ -51,6 +52,7 @@ class Case(NamedTuple):
     standings: tuple[Standing, ...]
     best: Standing
     leaked_lines: tuple[int, ...]
+    leaked_from: frozenset[Split]
     without_leaked: Interval | None
     repeated_rows: int
     economics: Economics
@@ -73,11 +75,14 @@ class Case(NamedTuple):
 
     @property
     def lost(self) -> tuple[Standing, ...]:
-        """The arms against which the claim fails; with leaked rows, those alone that leakage cannot have helped."""
+        """The arms against which the claim fails; with leaked rows, those alone that leakage cannot have helped.
+
+        A leak from the validation file can have helped none of them, as they see training rows at most.
+        """
         return tuple(
             standing
             for standing in self.standings
-            if standing.claim == "fails" and (not self.leaked_lines or standing.arm.kind in BLIND_TO_TRAIN)
+            if standing.claim == "fails" and ("train" not in self.leaked_from or standing.arm.kind in BLIND_TO_TRAIN)
         )
 
     @property

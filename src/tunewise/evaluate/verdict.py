@@ -5,8 +5,8 @@ Knows the order of the rules, which docs/adr/0009 argues; `reasons` puts the res
 
 from collections.abc import Sequence
 
-from tunewise.contracts.check import CheckReport
-from tunewise.contracts.config import EvaluationConfig, UseCase
+from tunewise.contracts.check import CheckReport, LeakedRow
+from tunewise.contracts.config import EvaluationConfig, RunConfig, UseCase
 from tunewise.contracts.evaluation import ArmResult, Economics, GraderScore, Interval, Outcome, Verdict
 from tunewise.errors import EvaluationError
 from tunewise.evaluate import reasons
@@ -24,9 +24,7 @@ def decide(
     primary: str,
     economics: Economics,
     check: CheckReport,
-    evaluation: EvaluationConfig,
-    use_case: UseCase,
-    seed: int,
+    config: RunConfig,
     lines: Sequence[int] = (),
 ) -> Verdict:
     """The verdict over all arms, scored by the grader named `primary` on the same test rows.
@@ -36,7 +34,7 @@ def decide(
     Raises:
         EvaluationError: not exactly one tuned arm, no other arm, or an arm without scores by `primary`.
     """
-    case = _case(arms, primary, economics, check, _terms(evaluation, use_case), seed, lines)
+    case = _case(arms, primary, economics, check, config, lines)
     result = outcome(case)
     needed = _rows_needed(case) if result == "inconclusive" else None
     return Verdict(
@@ -75,10 +73,10 @@ def _case(
     primary: str,
     economics: Economics,
     check: CheckReport,
-    terms: Terms,
-    seed: int,
+    config: RunConfig,
     lines: Sequence[int],
 ) -> Case:
+    terms, seed = _terms(config.evaluation, config.use_case), config.training.seed
     tuned = tuned_arm(arms)
     others = [arm for arm in arms if arm is not tuned]
     if not others:
@@ -86,18 +84,26 @@ def _case(
     standings = tuple(standing_against(tuned, other, primary, economics, terms, seed) for other in others)
     score = primary_score(tuned, primary)
     best = max(standings, key=lambda standing: (standing.mean.mean.value, standing.arm.kind not in FLOORS))
-    leaked = tuple(sorted({row.line for row in check.leakage if row.split == "test"}))
+    leaks = _blocking_leaks(check, config)
+    leaked = tuple(sorted({row.line for row in leaks}))
     return Case(
         tuned=tuned,
         score=score,
         standings=standings,
         best=best,
         leaked_lines=leaked,
+        leaked_from=frozenset(row.source for row in leaks),
         without_leaked=_without(leaked, lines, score, best.mean, terms, seed) if leaked and lines else None,
         repeated_rows=sum(f.exact_duplicates + f.near_duplicates for f in check.files if f.split == "test"),
         economics=economics,
         terms=terms,
     )
+
+
+def _blocking_leaks(check: CheckReport, config: RunConfig) -> list[LeakedRow]:
+    """The test rows that the tuned model may know. Validation rows teach it nothing but when to stop, if they do."""
+    sources = {"train"} if config.training.early_stopping_patience is None else {"train", "valid"}
+    return [row for row in check.leakage if row.split == "test" and row.source in sources]
 
 
 def _without(

@@ -212,16 +212,7 @@ def _report(
     arms = [_scored(lab, rows, train_rows, answers) for answers in asked]
     grader = primary(config.graders).name
     costs = economics(arms, result, config.prices)
-    verdict = decide(
-        arms,
-        grader,
-        costs,
-        check,
-        config.evaluation,
-        config.use_case,
-        config.training.seed,
-        lines=[row.line for row in rows],
-    )
+    verdict = decide(arms, grader, costs, check, config, lines=[row.line for row in rows])
     return Report(
         title=f"{config.suffix}: {lab.base.name} tuned on {config.data.train.name}",
         created_at=time.time(),
