@@ -173,3 +173,11 @@ def test_report_of_a_run_that_inspected_and_found_nothing_still_stands() -> None
     page = Page(render_html(bare))
     assert "No problem was found." in page.text
     assert "Not inspected." in page.text
+
+
+@pytest.mark.parametrize(("step", "is_told"), [(300, True), (450, False), (None, False)])
+def test_an_adapter_from_before_the_last_step_is_told(step: int | None, is_told: bool) -> None:
+    finished = report(RECIPES)
+    stopped = finished.model_copy(update={"result": finished.result.model_copy(update={"adapter_step": step})})
+    told = "The adapter is that of step 300, where the validation loss was lowest (0.27)."
+    assert (told in Page(render_html(stopped)).text) == is_told

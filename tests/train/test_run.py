@@ -62,6 +62,7 @@ def test_validation_is_sampled_between_and_full_at_the_ends_of_epochs(run: Path)
     assert [step.step for step in steps if step.valid_loss is not None] == [2, 4, 6, 8]
     assert [step.step for step in steps if step.full_valid_loss is not None] == [3, 6, 9]
     assert result_of(run).valid_loss == steps[-1].full_valid_loss
+    assert result_of(run).adapter_step == 9
 
 
 def test_training_lowers_the_loss(run: Path) -> None:
@@ -107,4 +108,15 @@ def test_early_stopping_ends_with_the_best_epoch(spec: TrainSpec, tmp_path: Path
     best = full.index(min(full))
     assert len(full) == best + 3 < 20
     kept = run / "checkpoints" / f"step-{(best + 1) * 3}" / "adapter_model.safetensors"
-    assert sha256(kept.read_bytes()).hexdigest() == result_of(run).adapter_sha256
+    result = result_of(run)
+    assert sha256(kept.read_bytes()).hexdigest() == result.adapter_sha256
+    assert (result.adapter_step, result.steps) == ((best + 1) * 3, len(full) * 3)
+    assert result.valid_loss == min(full) < full[-1]
+    at_best = next(e.data for e in events_of(run) if e.data and e.data.step == result.adapter_step)
+    assert result.valid_mean_token_accuracy == at_best.full_valid_mean_token_accuracy
+    losses = [e.data.train_loss for e in events_of(run) if e.type == "metrics" and e.data][best * 3 : best * 3 + 3]
+    assert result.train_loss is not None
+    assert min(losses) < result.train_loss < max(losses)
+    card = (run / "adapter" / "README.md").read_text()
+    assert f"| steps | {result.adapter_step} |" in card
+    assert f"| validation loss | {min(full):.4f} |" in card

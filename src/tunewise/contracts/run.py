@@ -136,11 +136,14 @@ class RunResult(Frozen):
     trained_tokens: int = Field(description="Useful tokens over all epochs: what OpenAI bills.")
     supervised_tokens: int = Field(description="Those of them that carried loss.")
     rows: RowCounts
-    train_loss: float | None = Field(description="Mean over the last epoch.")
-    valid_loss: float | None
+    train_loss: float | None = Field(description="Mean over the epoch that the adapter is from.")
+    valid_loss: float | None = Field(description="On all validation rows, at the end of that epoch.")
     valid_mean_token_accuracy: float | None
     seconds: float = Field(description="Wall time of training, over all restarts, without loading.")
     tokens_per_second: float
     peak_memory_bytes: int
     adapter: str | None = Field(description="Path of the adapter, relative to the run directory.")
     adapter_sha256: str | None = Field(description="Of the adapter's weights; verified before they are hosted.")
+    adapter_step: int | None = Field(
+        default=None, description="The step that the adapter's weights are from: with early stopping the best epoch's."
+    )

@@ -121,7 +121,7 @@ def record_failure(directory: Path, session: Session | None, error: TunewiseErro
     with suppress(OSError):
         if session is not None:
             session.journal.write(error.message, level="error")
-    write_result(directory, result(session, failure) if session else _unstarted(failure))
+    write_result(directory, result(session, session.progress, failure) if session else _unstarted(failure))
 
 
 def _unstarted(failure: RunFailure) -> RunResult:
@@ -142,6 +142,7 @@ def _unstarted(failure: RunFailure) -> RunResult:
         peak_memory_bytes=peak_memory_bytes(),
         adapter=None,
         adapter_sha256=None,
+        adapter_step=None,
     )
 
 

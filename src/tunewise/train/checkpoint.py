@@ -61,24 +61,22 @@ def load_checkpoint(directory: Path, model: PeftModel, optimizer: Optimizer) -> 
     Raises:
         TrainingError: unreadable_checkpoint.
     """
-    try:
-        progress = Progress.model_validate_json((directory / PROGRESS_FILE).read_bytes())
-        weights = load((directory / ADAPTER_WEIGHTS_FILE).read_bytes())
-        state = load((directory / OPTIMIZER_FILE).read_bytes())
-    except (OSError, ValidationError, SafetensorError) as error:
-        raise TrainingError(
-            "unreadable_checkpoint",
-            f"{directory}: this checkpoint cannot be read: {error}; remove the directory to go on from the one before",
-        ) from error
+    progress, weights, state = _read(directory)
     set_peft_model_state_dict(model, weights)
     torch.set_rng_state(state.pop(RANDOM_STATE))
     _restore_optimizer(optimizer, state)
     return progress
 
 
-def load_weights(directory: Path, model: PeftModel) -> None:
-    """Put the adapter's weights, and nothing else, back to where a checkpoint was written."""
-    set_peft_model_state_dict(model, load((directory / ADAPTER_WEIGHTS_FILE).read_bytes()))
+def load_weights(directory: Path, model: PeftModel) -> Progress:
+    """Put the adapter's weights, and nothing else, back to where a checkpoint was written; how far the run was then.
+
+    Raises:
+        TrainingError: unreadable_checkpoint.
+    """
+    progress, weights, _ = _read(directory)
+    set_peft_model_state_dict(model, weights)
+    return progress
 
 
 def prune(checkpoints: Path, keep: Iterable[int]) -> None:
@@ -95,6 +93,20 @@ def remove_leftovers(parent: Path) -> None:
     for pattern in (".*.aside", ".*.gone"):
         for path in parent.glob(pattern):
             remove_directory(path) if path.is_dir() else path.unlink()
+
+
+def _read(directory: Path) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor]]:
+    """Progress, adapter weights and optimizer state, all of them or none."""
+    try:
+        progress = Progress.model_validate_json((directory / PROGRESS_FILE).read_bytes())
+        weights = load((directory / ADAPTER_WEIGHTS_FILE).read_bytes())
+        state = load((directory / OPTIMIZER_FILE).read_bytes())
+    except (OSError, ValidationError, SafetensorError) as error:
+        raise TrainingError(
+            "unreadable_checkpoint",
+            f"{directory}: this checkpoint cannot be read: {error}; remove the directory to go on from the one before",
+        ) from error
+    return progress, weights, state
 
 
 def _optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from tunewise.train.adapter import write_adapter
 from tunewise.train.checkpoint import KEPT_EPOCHS, directory_of, load_weights, prune, save_checkpoint
 from tunewise.train.journal import make_directory_whole, write_whole
 from tunewise.train.plan import step_rows, validation_sample
+from tunewise.train.progress import Progress
 from tunewise.train.schedule import learning_rate
 from tunewise.train.session import Session, trainable
 from tunewise.train.step import Tally, accumulate_gradients, clip_gradients, evaluate
@@ -168,19 +169,23 @@ def _announce_checkpoint(session: Session) -> None:
 
 
 def finish(session: Session) -> RunResult:
-    """Write the adapter, then the result; with early stopping the adapter is that of the best epoch."""
-    if session.spec.early_stopping_patience and session.progress.best_step:
-        load_weights(directory_of(session.checkpoints, session.progress.best_step), session.model)
+    """Write the adapter, then the result; with early stopping the adapter and the losses are the best epoch's.
+
+    Raises:
+        TrainingError: unreadable_checkpoint, where the best epoch's cannot be read.
+    """
+    held = session.progress
+    if session.spec.early_stopping_patience and held.best_step:
+        held = load_weights(directory_of(session.checkpoints, held.best_step), session.model)
     adapter = session.directory / ADAPTER_DIR
-    make_directory_whole(adapter, lambda aside: write_adapter(aside, session.model, session.spec, session.progress))
+    make_directory_whole(adapter, lambda aside: write_adapter(aside, session.model, session.spec, held))
     digest = sha256((adapter / ADAPTER_WEIGHTS_FILE).read_bytes()).hexdigest()
-    return write_result(
-        session.directory, result(session).model_copy(update={"adapter": ADAPTER_DIR, "adapter_sha256": digest})
-    )
+    written = {"adapter": ADAPTER_DIR, "adapter_sha256": digest, "adapter_step": held.step}
+    return write_result(session.directory, result(session, held).model_copy(update=written))
 
 
-def result(session: Session, error: RunFailure | None = None) -> RunResult:
-    """How the run stands, without an adapter."""
+def result(session: Session, held: Progress, error: RunFailure | None = None) -> RunResult:
+    """How the run stands, without an adapter; the losses are those of `held`, the progress at the weights' step."""
     progress = session.progress
     return RunResult(
         status="failed" if error else "succeeded",
@@ -190,14 +195,15 @@ def result(session: Session, error: RunFailure | None = None) -> RunResult:
         trained_tokens=progress.tokens,
         supervised_tokens=progress.supervised,
         rows=session.train.counts,
-        train_loss=progress.epoch_loss_sum / progress.epoch_supervised if progress.epoch_supervised else None,
-        valid_loss=progress.valid_loss,
-        valid_mean_token_accuracy=progress.valid_accuracy,
+        train_loss=held.epoch_loss_sum / held.epoch_supervised if held.epoch_supervised else None,
+        valid_loss=held.valid_loss,
+        valid_mean_token_accuracy=held.valid_accuracy,
         seconds=progress.seconds,
         tokens_per_second=progress.tokens / progress.seconds if progress.seconds else 0.0,
         peak_memory_bytes=peak_memory_bytes(),
         adapter=None,
         adapter_sha256=None,
+        adapter_step=None,
     )
 
 
