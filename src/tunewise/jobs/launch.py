@@ -1,11 +1,13 @@
 """Starting the compute plane: one child process per training run and per hosted base model.
 
 A child runs in a session of its own, so that Ctrl-C reaches it only through us, as SIGTERM, and it can stop cleanly.
+Where we are killed with -9, a trainer goes on and is adopted by the next run, and a model server ends by itself.
 Knows the run directory and the ready file; nothing of what happens inside a child.
 """
 
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -69,6 +71,7 @@ def _adopt(run_dir: Path, tail: "_EventTail") -> None:
     while _is_held(run_dir / LOCK_FILE):
         tail.advance()
         time.sleep(_POLL_SECONDS)
+    tail.advance()
 
 
 def _is_held(lock: Path) -> bool:
@@ -122,7 +125,8 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
     directory.mkdir(parents=True, exist_ok=True)
     ready.unlink(missing_ok=True)
     arguments = ["tunewise.serve", "--model", str(model.path), "--name", model.name, "--dtype", dtype]
-    arguments += ["--ready-file", str(ready)]
+    # The pid is ours to give: a server that asked for its parent's only once it runs might get another one's.
+    arguments += ["--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
     for name, path in adapters.items():
         arguments += ["--adapter", f"{name}={path}"]
     with _child(arguments, log) as process:

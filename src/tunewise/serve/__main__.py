@@ -1,7 +1,8 @@
 """`python -m tunewise.serve`: host one base model until told to stop.
 
 Knows flags and the process's life; everything else is put together here and done elsewhere. SIGTERM and SIGINT drain:
-no new connections, requests under way are answered, then the process ends.
+no new connections, requests under way are answered, then the process ends. So does the end of the process that
+`--exit-with-parent` names, as one that is killed with -9 cannot stop its children.
 """
 
 import argparse
@@ -34,6 +35,7 @@ PROMPT_TOKENS = 256  # of prompts per step: matrix products are as fast as they 
 KV_SHARE, PREFIX_SHARE = 0.4, 0.1  # of the memory available once the model is loaded
 PREFIX_BYTES_MAX = 512 << 20  # some 11,000 tokens of SmolLM2-135M in float32; single prompts fill the rest to no use
 DRAIN_SECONDS = 120
+PARENT_POLL_SECONDS = 1.0
 SWITCH_SECONDS = 0.0005  # the event loop must not keep the engine's thread waiting for Python's default 5 ms
 
 
@@ -88,12 +90,24 @@ async def _serve(house: House, options: argparse.Namespace) -> int:
         server = uvicorn.Server(config)
         house.engine.on_failure = lambda: setattr(server, "should_exit", True)
         serving = asyncio.create_task(server.serve([listening]))
+        leaving = asyncio.create_task(_leave_with_parent(options.exit_with_parent, server))
         while not server.started and not serving.done():
             await asyncio.sleep(0.002)
         if server.started:
             _announce(options, listening.getsockname()[1])
         await serving
+        leaving.cancel()
     return 0 if house.engine.failure is None else house.engine.failure.exit_code
+
+
+async def _leave_with_parent(parent: int | None, server: uvicorn.Server) -> None:
+    """Drain once `parent` is no longer the parent; a child whose parent is gone gets another one at once."""
+    if parent is None:
+        return
+    while os.getppid() == parent:
+        await asyncio.sleep(PARENT_POLL_SECONDS)
+    logging.getLogger("tunewise.serve").info("process %d, which started this one, is gone", parent)
+    server.should_exit = True
 
 
 def _announce(options: argparse.Namespace, port: int) -> None:
@@ -133,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-running", type=int, default=RUNNING_MAX, help="answers computed at once")
     parser.add_argument("--max-waiting", type=int, default=WAITING_MAX, help="further requests before 429")
     parser.add_argument("--no-prefix-cache", dest="prefix_cache", action="store_false")
+    parser.add_argument(
+        "--exit-with-parent", type=int, metavar="PID", help="stop as on SIGTERM once this process is not the parent"
+    )
     return parser
 
 
