@@ -46,10 +46,11 @@ class Piece(NamedTuple):
 class Template:
     """One base model's tokenizer and chat template. `stop_ids`: generation ends at any of these."""
 
+    tokenizer: Tokenizer
     stop_ids: frozenset[int]
 
     def __init__(self, tokenizer: Tokenizer, render: Renderer, stop_ids: frozenset[int]) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._render = render
         self._abilities = conversation.probe(render)
         self._lead = _lead_ids(tokenizer)
@@ -105,12 +106,12 @@ class Template:
 
     def encode(self, text: str) -> list[int]:
         """Text to ids; control tokens in it count as such, and none is added."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Ids to text."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
+        text: str = self.tokenizer.decode(list(ids), skip_special_tokens=skip_special)
         return text
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
@@ -119,7 +120,7 @@ class Template:
         A character that spans several tokens stands at the last of them, and the others are empty.
         """
         stream = DecodeStream(skip_special_tokens=False)
-        texts = [stream.step(self._tokenizer, i) or "" for i in ids]
+        texts = [stream.step(self.tokenizer, i) or "" for i in ids]
         rest = self.decode(ids, skip_special=False)[sum(map(len, texts)) :]
         return [*texts[:-1], texts[-1] + rest] if texts else []
 
@@ -175,7 +176,7 @@ class Template:
     def _encode_pieces(self, pieces: Sequence[Piece]) -> list[list[int]]:
         lead = "" if self._lead is None else "\n"
         texts = [lead + piece.text if piece.is_answer else piece.text for piece in pieces]
-        encoded = [e.ids for e in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        encoded = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
         if self._lead is None:
             return encoded
         cut = len(self._lead)
@@ -199,7 +200,7 @@ class Template:
         """The control token that the template puts after an answer: not every model's config names it."""
         turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": MARK}]
         after = self.encode(self._text(turns, None, add_generation_prompt=False).rpartition(MARK)[2])
-        special = {i for i, token in self._tokenizer.get_added_tokens_decoder().items() if token.special}
+        special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         return frozenset(after[:1]) & special
 
 

@@ -67,7 +67,7 @@ def build(options: argparse.Namespace) -> House:
     engine = Engine(network, template.decode, template.stop_ids, _limits(options), mailbox.deliver)
     for name, path in options.adapter:
         engine.load_before_start(name, path)
-    return House(options.name, options.model, template, engine, mailbox)
+    return House(options.name, template, engine, mailbox)
 
 
 def _survive_signals() -> None:

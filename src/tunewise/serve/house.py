@@ -37,13 +37,12 @@ class Work(NamedTuple):
 
 
 class House:
-    """One hosted base model under `name`, with its adapters. `directory`: where the model lies."""
+    """One hosted base model under `name`, with its adapters."""
 
-    def __init__(self, name: str, directory: Path, template: Template, engine: Engine, mailbox: Mailbox) -> None:
+    def __init__(self, name: str, template: Template, engine: Engine, mailbox: Mailbox) -> None:
         self.engine = engine
         self.mailbox = mailbox
         self._name = name
-        self._directory = directory
         self._template = template
         self._created = int(time.time())
         self._tokens: TokenBytes | None = None
@@ -240,11 +239,11 @@ class House:
         return entry | {"parent": parent, "max_model_len": self.engine.context_length}
 
     def _token_bytes(self, work: Work) -> TokenBytes | None:
-        """The table of token bytes, read when log-probabilities are first asked for."""
+        """The table of token bytes, made when log-probabilities are first asked for."""
         if work.generations[0].top_logprobs is None:
             return None
         if self._tokens is None:
-            self._tokens = TokenBytes(self._directory)
+            self._tokens = TokenBytes(self._template.tokenizer)
         return self._tokens
 
     def _envelope(self, prefix: str, request: Sampled) -> Envelope:

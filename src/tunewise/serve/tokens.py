@@ -6,11 +6,8 @@ Knows the two ways in which tokenizers write bytes; knows nothing of models.
 import json
 import re
 from functools import lru_cache
-from pathlib import Path
 
 from tokenizers import Tokenizer
-
-from tunewise.errors import ModelError
 
 BYTE_TOKEN = re.compile(r"^<0x([0-9A-F]{2})>$")
 
@@ -18,16 +15,8 @@ BYTE_TOKEN = re.compile(r"^<0x([0-9A-F]{2})>$")
 class TokenBytes:
     """Bytes by token id. `tokens[id]` is what the token adds to the text; special tokens give their own name."""
 
-    def __init__(self, directory: Path) -> None:
-        """Read `tokenizer.json`.
-
-        Raises:
-            ModelError: it cannot be read.
-        """
-        try:
-            self._tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises bare Exception and nothing else
-            raise ModelError("model_unreadable", f"{directory / 'tokenizer.json'} cannot be read: {error}") from error
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
         self._byte_level = '"ByteLevel"' in json.dumps(json.loads(self._tokenizer.to_str())["decoder"])
         self._added = self._tokenizer.get_added_tokens_decoder()
 
