@@ -64,11 +64,13 @@ def final_names(job: Job, parent: TunedModel | None) -> NewNames:
     """The name of the model that a job makes. `parent`: the model it was tuned from, whose base the name keeps."""
     base = parent.base if parent else job.request.base
     suffix = job.request.suffix or ""
-    azure_suffix = f"-{suffix}" if suffix else ""
-    return NewNames(
-        name=f"ft:{base}:{job.organization}:{suffix}:{_short_id()}",
-        azure_name=f"{base}.ft-{job.id.removeprefix('ftjob-')}{azure_suffix}",
-    )
+    return NewNames(name=f"ft:{base}:{job.organization}:{suffix}:{_short_id()}", azure_name=azure_model_name(job))
+
+
+def azure_model_name(job: Job) -> str:
+    """What Azure calls the model that a job makes: known as soon as the job is."""
+    suffix = f"-{job.request.suffix}" if job.request.suffix else ""
+    return f"{job.request.base}.ft-{job.id.removeprefix('ftjob-')}{suffix}"
 
 
 def checkpoint_names(job: Job, parent: TunedModel | None, step: int) -> NewNames:

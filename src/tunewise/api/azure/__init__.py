@@ -1,0 +1,1 @@
+"""Azure OpenAI's dialect: a second serialiser over the same use cases, and its deployments."""

@@ -1,0 +1,215 @@
+"""Azure's objects as they are sent: OpenAI's with other ids, names and words. Knows no route.
+
+What Azure leaves null although the SDK's types forbid it (`organization_id`, `result_files`) is filled in.
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from tunewise.api.openai.requests import CreateFineTuningJob
+from tunewise.api.openai.wire import CHECKPOINT_METRICS, Identified, Listing, Metrics, Wire
+from tunewise.contracts.fine_tuning import Hyperparameters
+from tunewise.contracts.jobs import Job, JobEvent, JobStatus, Level, TunedModel
+from tunewise.contracts.run import RunFailure
+from tunewise.jobs.fine_tuning import Submission
+from tunewise.jobs.names import azure_model_name
+from tunewise.settings import Settings
+
+AUTO = -1  # what Azure's clients send and read for "auto"
+CHECKPOINT_PREFIX = "ftchkpt-"
+NUMBERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
+
+
+class AzureCreateJob(CreateFineTuningJob):
+    """POST /openai/fine_tuning/jobs: OpenAI's request, where -1 is "auto", and Azure's training type."""
+
+    trainingType: str | int | None = Field(  # noqa: N815
+        default=None, description="Azure's tier: kept, told, and of no effect here.", examples=["Standard"]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_auto(cls, body: Any) -> Any:
+        return _with_auto(body)
+
+    def submission(self) -> Submission:
+        """The job that is asked for.
+
+        Raises:
+            RequestError: see `CreateFineTuningJob.submission`.
+        """
+        tier = None if self.trainingType is None else str(self.trainingType)
+        return super().submission()._replace(training_type=tier)
+
+
+class AzureHyperparameters(Wire):
+    """The numbers; -1 where "auto" is not resolved yet."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class AzureSupervised(Wire):
+    """Settings of supervised fine-tuning."""
+
+    hyperparameters: AzureHyperparameters
+
+
+class AzureMethod(Wire):
+    """How the job trains."""
+
+    type: Literal["supervised"] = "supervised"
+    supervised: AzureSupervised
+
+
+class AzureJob(Identified):
+    """A fine-tuning job."""
+
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    model: str
+    created_at: int = Field(description="Unix time in seconds.")
+    finished_at: int | None
+    fine_tuned_model: str | None
+    organization_id: str
+    result_files: list[str]
+    status: JobStatus | Literal["pending"]
+    paused: bool = Field(description="Whether the job waits to be resumed; the SDK's statuses have no word for it.")
+    hyperparameters: AzureHyperparameters
+    method: AzureMethod
+    training_file: str
+    validation_file: str | None
+    trained_tokens: int | None
+    error: RunFailure | None
+    seed: int
+    estimated_finish: int | None
+    integrations: None = None
+    metadata: dict[str, str] | None
+    suffix: str | None
+    trainingType: str | None  # noqa: N815
+
+
+class AzureEvent(Identified):
+    """One line of a job's story; messages have no `data`."""
+
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: Level
+    message: str
+    type: Literal["message", "metrics"]
+    data: Metrics | None = None
+
+
+class AzureCheckpoint(Identified):
+    """A checkpoint; the final model is the newest of them."""
+
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    fine_tuning_job_id: str
+    step_number: int
+    metrics: Metrics
+
+
+class AzureJobList(Listing[AzureJob]):
+    """A page of jobs."""
+
+
+class AzureEventList(Listing[AzureEvent]):
+    """A page of a job's events."""
+
+
+class AzureCheckpointList(Listing[AzureCheckpoint]):
+    """A page of a job's checkpoints."""
+
+
+def job(kept: Job, settings: Settings) -> AzureJob:
+    """A job as Azure sends it."""
+    numbers = AzureSupervised(hyperparameters=_numbers(kept))
+    return AzureJob(
+        id=kept.id,
+        model=kept.request.parent or kept.request.base,
+        created_at=kept.created_at,
+        finished_at=kept.finished_at,
+        fine_tuned_model=azure_model_name(kept) if kept.fine_tuned_model else None,
+        organization_id=kept.organization,
+        result_files=[kept.result_file] if kept.result_file else [],
+        status=_status(kept.status, settings),
+        paused=kept.status == "paused",
+        hyperparameters=numbers.hyperparameters,
+        method=AzureMethod(supervised=numbers),
+        training_file=kept.request.training_file,
+        validation_file=kept.request.validation_file,
+        trained_tokens=kept.trained_tokens,
+        error=kept.error,
+        seed=kept.request.seed,
+        estimated_finish=kept.estimated_finish,
+        metadata=kept.request.metadata,
+        suffix=kept.request.suffix,
+        trainingType=kept.request.training_type,
+    )
+
+
+def event(kept: JobEvent) -> AzureEvent:
+    """An event as Azure sends it."""
+    return AzureEvent(
+        id=kept.id,
+        created_at=kept.created_at,
+        level=kept.level,
+        message=kept.azure_message or "",
+        type=kept.type,
+        data=kept.data,
+    )
+
+
+def checkpoint(model: TunedModel) -> AzureCheckpoint:
+    """A checkpoint as Azure sends it."""
+    return AzureCheckpoint(
+        id=checkpoint_id(model.id),
+        created_at=model.created_at,
+        fine_tuned_model_checkpoint=model.azure_name,
+        fine_tuning_job_id=model.job_id,
+        step_number=model.step,
+        metrics={name: model.metrics.get(name) for name in CHECKPOINT_METRICS},
+    )
+
+
+def checkpoint_id(ours: str) -> str:
+    """The id of a checkpoint under Azure's prefix."""
+    return CHECKPOINT_PREFIX + ours.removeprefix("ftckpt_")
+
+
+def our_id(azure: str) -> str:
+    """The id under which a checkpoint is kept."""
+    return "ftckpt_" + azure.removeprefix(CHECKPOINT_PREFIX) if azure.startswith(CHECKPOINT_PREFIX) else azure
+
+
+def _status(status: JobStatus, settings: Settings) -> JobStatus | Literal["pending"]:
+    if settings.service_statuses:
+        return "pending" if status in ("validating_files", "queued") else status
+    return "queued" if status in ("validating_files", "paused") else status
+
+
+def _numbers(kept: Job) -> AzureHyperparameters:
+    asked: Hyperparameters = kept.request.method.supervised.hyperparameters
+    told = (kept.hyperparameters or asked).model_dump()
+    numbers = {name: AUTO if told[name] == "auto" else told[name] for name in NUMBERS}
+    if numbers["learning_rate_multiplier"] == AUTO:
+        numbers["learning_rate_multiplier"] = 1  # Azure tells 1 from the beginning
+    return AzureHyperparameters(**numbers)
+
+
+def _with_auto(body: Any) -> Any:
+    """The request with each -1 among the hyperparameters read as "auto"."""
+    if isinstance(body, dict):
+        return {
+            key: _auto_numbers(value) if key == "hyperparameters" else _with_auto(value) for key, value in body.items()
+        }
+    return body
+
+
+def _auto_numbers(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: "auto" if number == AUTO else number for key, number in value.items()}
