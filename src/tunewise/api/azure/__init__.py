@@ -1,1 +1,49 @@
-"""Azure OpenAI's dialect: a second serialiser over the same use cases, and its deployments."""
+"""Azure OpenAI's dialect: a second serialiser over the same use cases, and its deployments.
+
+`dated` is mounted under /openai, where every request names an api-version; `dateless` under /openai/v1, where none
+does and the model is named in the body; `management` at the root, as Azure's resource manager is.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+
+from tunewise.api.azure import chat, files, fine_tuning, management
+from tunewise.api.openai import chat as openai_chat
+from tunewise.api.openai import files as openai_files
+from tunewise.api.openai import models as openai_models
+from tunewise.api.openai import uploads as openai_uploads
+from tunewise.errors import RequestError
+
+SHARED = (files.router, openai_files.router, openai_uploads.router, fine_tuning.router, openai_models.router)
+
+
+def require_api_version(
+    api_version: Annotated[
+        str | None, Query(alias="api-version", description="Any date: the API is the same.", examples=["2024-10-21"])
+    ] = None,
+) -> None:
+    """Azure's clients always send one.
+
+    Raises:
+        RequestError: missing_api_version.
+    """
+    if not api_version:
+        raise RequestError(
+            "missing_api_version",
+            "api-version: a request to /openai needs one, such as ?api-version=2024-10-21; /openai/v1 needs none",
+            param="api-version",
+        )
+
+
+dated = APIRouter(prefix="/openai", dependencies=[Depends(require_api_version)])
+dateless = APIRouter(prefix="/openai/v1")
+for shared in SHARED:
+    dated.include_router(shared)
+    dateless.include_router(shared)
+dated.include_router(chat.router)
+dateless.include_router(openai_chat.router)
+
+router = APIRouter()
+for part in (dateless, dated, management.router):
+    router.include_router(part)

@@ -1,7 +1,5 @@
 """Azure's fine-tuning jobs: OpenAI's use cases in Azure's words."""
 
-from typing import NoReturn
-
 from fastapi import APIRouter, Request
 
 from tunewise.api.azure import wire
@@ -83,17 +81,4 @@ def copy_checkpoint(job_id: JobId, checkpoint_id: str, caller: CallerDep) -> Non
     raise RequestError(
         "unsupported_operation",
         f"Checkpoint {checkpoint_id!r} cannot be copied to another account: this server is one; deploy it here",
-    )
-
-
-def refuse_import() -> NoReturn:
-    """Files come in requests: the server fetches no address that a caller names.
-
-    Raises:
-        RequestError: unsupported_operation.
-    """
-    raise RequestError(
-        "unsupported_operation",
-        "files/import: this server fetches nothing from other addresses; upload the file with POST files",
-        param="content_url",
     )

@@ -136,6 +136,7 @@ ProvisionerDep: TypeAlias = Annotated[Provisioner, Depends(provisioner_of)]
 async def put_deployment(
     account: AccountDep, name: Name, body: WantedDeployment, provisioner: ProvisionerDep, response: Response
 ) -> DeploymentResource:
+    """Keep the name and host the model at once; poll GET until `provisioningState` is no longer `Creating`."""
     wanted = _wanted(account, name, body)
     made, is_new = await run_in_threadpool(deployments.put, account.platform, account.caller, wanted)
     provisioner.begin(made, await run_in_threadpool(find_model, account.platform, account.caller, made.model))
@@ -145,12 +146,14 @@ async def put_deployment(
 
 @router.get("/deployments/{name}", summary="Retrieve a deployment")
 async def get_deployment(account: AccountDep, name: Name, provisioner: ProvisionerDep) -> DeploymentResource:
+    """The deployment, and whether it is ready."""
     found = await run_in_threadpool(deployments.retrieve, account.platform, account.caller, account.scope, name)
     return resource(found, provisioner.state(found))
 
 
 @router.get("/deployments", summary="List the deployments of an account")
 async def list_deployments(account: AccountDep, provisioner: ProvisionerDep) -> DeploymentList:
+    """Oldest first."""
     found = await run_in_threadpool(deployments.list_deployments, account.platform, account.caller, account.scope)
     return DeploymentList(value=[resource(one, provisioner.state(one)) for one in found])
 
@@ -163,6 +166,7 @@ async def list_deployments(account: AccountDep, provisioner: ProvisionerDep) -> 
     responses={204: {"description": "There was none."}},
 )
 def delete_deployment(account: AccountDep, name: Name) -> Response:
+    """The name is free again."""
     was_there = deployments.delete(account.platform, account.caller, account.scope, name)
     return Response(status_code=200 if was_there else 204)
 

@@ -1,0 +1,56 @@
+"""Azure's completions: the deployment stands in the path. Anything that can be hosted counts as one."""
+
+from typing import Annotated, TypeAlias
+
+from fastapi import APIRouter, Path, Request, Response
+
+from tunewise.api.dependencies import CallerDep, RelayDep
+from tunewise.api.openai.completion_schemas import (
+    CHAT_ANSWERS,
+    CHAT_REQUEST,
+    COMPLETION_ANSWERS,
+    COMPLETION_REQUEST,
+    body,
+)
+from tunewise.api.relay import Endpoint, Relay, relay
+from tunewise.contracts.jobs import Caller
+from tunewise.errors import RequestError
+from tunewise.jobs.deployments import NOT_THERE
+
+router = APIRouter(prefix="/deployments/{deployment}", tags=["azure completions"])
+Deployed: TypeAlias = Annotated[str, Path(description="A deployment, or a model.", examples=["sarcastic-owl"])]
+
+
+@router.post(
+    "/chat/completions",
+    summary="Create a chat completion with a deployment",
+    response_class=Response,
+    responses=CHAT_ANSWERS,
+    openapi_extra=body(CHAT_REQUEST),
+)
+async def create_chat_completion(
+    deployment: Deployed, request: Request, relaying: RelayDep, caller: CallerDep
+) -> Response:
+    """As OpenAI's; `model` in the body is not looked at."""
+    return await _relay(request, relaying, caller, "chat/completions", deployment)
+
+
+@router.post(
+    "/completions",
+    summary="Create a completion with a deployment",
+    response_class=Response,
+    responses=COMPLETION_ANSWERS,
+    openapi_extra=body(COMPLETION_REQUEST),
+)
+async def create_completion(deployment: Deployed, request: Request, relaying: RelayDep, caller: CallerDep) -> Response:
+    """As OpenAI's; `model` in the body is not looked at."""
+    return await _relay(request, relaying, caller, "completions", deployment)
+
+
+async def _relay(request: Request, relaying: Relay, caller: Caller, endpoint: Endpoint, deployment: str) -> Response:
+    try:
+        return await relay(request, relaying, caller, endpoint, deployment)
+    except RequestError as error:
+        if error.code != "model_not_found":
+            raise
+        raise RequestError("DeploymentNotFound", NOT_THERE) from error
