@@ -3,7 +3,7 @@
 What Azure leaves null although the SDK's types forbid it (`organization_id`, `result_files`) is filled in.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -30,7 +30,7 @@ class AzureCreateJob(CreateFineTuningJob):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_auto(cls, body: Any) -> Any:
+    def _read_auto(cls, body: object) -> object:
         return _with_auto(body)
 
     def submission(self) -> Submission:
@@ -200,7 +200,7 @@ def _numbers(kept: Job) -> AzureHyperparameters:
     return AzureHyperparameters(**numbers)
 
 
-def _with_auto(body: Any) -> Any:
+def _with_auto(body: object) -> object:
     """The request with each -1 among the hyperparameters read as "auto"."""
     if isinstance(body, dict):
         return {
@@ -209,7 +209,7 @@ def _with_auto(body: Any) -> Any:
     return body
 
 
-def _auto_numbers(value: Any) -> Any:
+def _auto_numbers(value: object) -> object:
     if not isinstance(value, dict):
         return value
     return {key: "auto" if number == AUTO else number for key, number in value.items()}
