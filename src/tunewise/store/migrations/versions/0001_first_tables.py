@@ -11,6 +11,36 @@ depends_on = None
 
 def upgrade() -> None:
     """Go on to this revision."""
+    _make_deployments()
+    _make_files()
+    _make_jobs()
+    _make_keys()
+    _make_permissions()
+    _make_uploads()
+    _make_usage()
+    _make_events()
+    _make_models()
+    _make_upload_parts()
+
+
+def downgrade() -> None:
+    """Go back to an empty database."""
+    for table in (
+        "upload_parts",
+        "models",
+        "events",
+        "usage",
+        "uploads",
+        "permissions",
+        "keys",
+        "jobs",
+        "files",
+        "deployments",
+    ):
+        op.drop_table(table)
+
+
+def _make_deployments() -> None:
     op.create_table(
         "deployments",
         sa.Column("n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -28,6 +58,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("project", "name"),
         sqlite_autoincrement=True,
     )
+
+
+def _make_files() -> None:
     op.create_table(
         "files",
         sa.Column("project", sa.String(), nullable=False),
@@ -46,6 +79,8 @@ def upgrade() -> None:
     with op.batch_alter_table("files", schema=None) as batch_op:
         batch_op.create_index("files_of_project", ["project", "n"], unique=False)
 
+
+def _make_jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("project", sa.String(), nullable=False),
@@ -74,6 +109,8 @@ def upgrade() -> None:
         batch_op.create_index("jobs_by_status", ["status", "n"], unique=False)
         batch_op.create_index("jobs_of_project", ["project", "n"], unique=False)
 
+
+def _make_keys() -> None:
     op.create_table(
         "keys",
         sa.Column("sha256", sa.String(), nullable=False),
@@ -90,6 +127,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("sha256"),
         sqlite_autoincrement=True,
     )
+
+
+def _make_permissions() -> None:
     op.create_table(
         "permissions",
         sa.Column("model", sa.String(), nullable=False),
@@ -102,6 +142,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("model", "project"),
         sqlite_autoincrement=True,
     )
+
+
+def _make_uploads() -> None:
     op.create_table(
         "uploads",
         sa.Column("project", sa.String(), nullable=False),
@@ -120,6 +163,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("id"),
         sqlite_autoincrement=True,
     )
+
+
+def _make_usage() -> None:
     op.create_table(
         "usage",
         sa.Column("n", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -135,6 +181,8 @@ def upgrade() -> None:
     with op.batch_alter_table("usage", schema=None) as batch_op:
         batch_op.create_index("usage_of_project", ["project", "model"], unique=False)
 
+
+def _make_events() -> None:
     op.create_table(
         "events",
         sa.Column("job_id", sa.String(), nullable=False),
@@ -158,6 +206,9 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "seq"),
         sqlite_autoincrement=True,
     )
+
+
+def _make_models() -> None:
     op.create_table(
         "models",
         sa.Column("name", sa.String(), nullable=False),
@@ -187,6 +238,8 @@ def upgrade() -> None:
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.create_index("models_of_project", ["project", "n"], unique=False)
 
+
+def _make_upload_parts() -> None:
     op.create_table(
         "upload_parts",
         sa.Column("upload_id", sa.String(), nullable=False),
@@ -204,34 +257,3 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("upload_parts", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_upload_parts_upload_id"), ["upload_id"], unique=False)
-
-
-def downgrade() -> None:
-    """Go back to the one before."""
-    with op.batch_alter_table("upload_parts", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_upload_parts_upload_id"))
-
-    op.drop_table("upload_parts")
-    with op.batch_alter_table("models", schema=None) as batch_op:
-        batch_op.drop_index("models_of_project")
-
-    op.drop_table("models")
-    op.drop_table("events")
-    with op.batch_alter_table("usage", schema=None) as batch_op:
-        batch_op.drop_index("usage_of_project")
-
-    op.drop_table("usage")
-    op.drop_table("uploads")
-    op.drop_table("permissions")
-    op.drop_table("keys")
-    with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index("jobs_of_project")
-        batch_op.drop_index("jobs_by_status")
-        batch_op.drop_index("jobs_by_owner")
-
-    op.drop_table("jobs")
-    with op.batch_alter_table("files", schema=None) as batch_op:
-        batch_op.drop_index("files_of_project")
-
-    op.drop_table("files")
-    op.drop_table("deployments")
