@@ -52,6 +52,12 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         default=30.0, gt=0, description="How long a worker may be silent before another takes its jobs."
     )
+    idle_seconds: float = Field(
+        default=900.0, gt=0, description="How long a hosted base model is kept when nobody asks it anything."
+    )
+    hosted_adapters: int = Field(
+        default=64, ge=1, description="How many tuned models a base model holds before the least recently used go."
+    )
     max_upload_mb: int = Field(default=512, ge=1, description="The largest file that is taken in one request.")
 
     @property
