@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 
 from tunewise.contracts.run import BaseModelRef
-from tunewise.errors import ServingError
+from tunewise.errors import RequestError, ServingError
 
 START_SECONDS = 180.0
 STOP_SECONDS = 150.0  # serve itself gives the requests under way 120 s
@@ -71,7 +71,7 @@ class ModelServer:
         """Load an adapter; of those that are idle, the least recently used go, until there are `keep` of them.
 
         Raises:
-            ServingError: adapter_refused, with the server's words.
+            RequestError: model_unavailable, with the server's words.
         """
         for idle in [name for name, under_way in self.adapters.items() if not under_way]:
             if len(self.adapters) < keep:
@@ -80,7 +80,8 @@ class ModelServer:
             await self._ask("unload_lora_adapter", lora_name=idle)
         answer = await self._ask("load_lora_adapter", lora_name=name, lora_path=str(directory))
         if answer is not None and answer.get("code") != "adapter_exists":
-            raise ServingError("adapter_refused", f"the model {name!r} cannot be hosted: {answer.get('message')}")
+            message = f"The model {name!r} cannot be hosted: {answer['message']}"
+            raise RequestError("model_unavailable", message, param="model")
         self.adapters[name] = 0
 
     async def has_died(self) -> bool:
