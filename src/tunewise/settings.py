@@ -58,6 +58,11 @@ class Settings(BaseSettings):
     hosted_adapters: int = Field(
         default=64, ge=1, description="How many tuned models a base model holds before the least recently used go."
     )
+    hosted_waiting: int = Field(
+        default=512,
+        ge=0,
+        description="How many requests may wait for a base model before others are told to come back.",
+    )
     max_upload_mb: int = Field(default=512, ge=1, description="The largest file that is taken in one request.")
 
     @property

@@ -6,6 +6,7 @@ The answer's `model` is the name of what answered: an alias or a deployment is t
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
@@ -32,6 +33,9 @@ NOTHING, TRUE = b"null", b"true"
 BOOLEANS = {b"true", b"false", NOTHING}
 DATA, END, DONE = b"data: ", b"\n\n", b"data: [DONE]"
 JSON_TYPE, STREAM_TYPE = "application/json", "text/event-stream"
+# A killed process still takes connections for a moment. What fails this fast had not been worked on, and is sent again;
+# later, the request itself may be what ended the server, and the client decides.
+DYING_SECONDS = 0.5
 CLIENT_CLOSED = 499  # nginx's code; nobody is there to read it
 
 
@@ -85,12 +89,13 @@ def read_request(endpoint: Endpoint, body: bytes, model: str | None = None) -> A
     """
     try:
         fields = msgspec.json.decode(body, type=Fields)
-        name = model or (msgspec.json.decode(fields["model"], type=str) if "model" in fields else "")
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        what = "model: must be a string" if isinstance(error, msgspec.ValidationError) and model is None else ""
-        raise RequestError("invalid_json", what or f"The request body is not a JSON object: {error}") from error
-    if not name:
+        raise RequestError("invalid_json", f"The request body is not a JSON object: {error}") from error
+    name = model or msgspec.json.decode(fields.get("model", Raw(NOTHING)))
+    if name is None:
         raise RequestError("missing_required_parameter", "Missing required parameter: 'model'", param="model")
+    if not isinstance(name, str):
+        raise RequestError("invalid_value", f"model: must be a string (got {name!r:.80})", param="model")
     stream = bytes(fields.get("stream", Raw(NOTHING)))
     if stream not in BOOLEANS:
         raise RequestError("invalid_value", "stream: must be true or false", param="stream")
@@ -131,7 +136,7 @@ class _Exchange(NamedTuple):
         return Response(content, upstream.status_code, kept, media_type=JSON_TYPE)
 
     async def _send(self, held: AsyncExitStack) -> httpx.Response:
-        """The server's answer, its body not yet read. A server that is not there is started, once."""
+        """The server's answer, its body not yet read. A server that is not there any more is replaced, once."""
         upstream = await self._try(held)
         if upstream is None:
             await held.aclose()
@@ -144,13 +149,15 @@ class _Exchange(NamedTuple):
         """None where nothing was reached, or where an adapter was not there any more."""
         hosting = self.relaying.hosting
         hosted = await held.enter_async_context(hosting.hosted(self.found))
+        began = time.monotonic()
         try:
             upstream = await hosting.client.send(self._request(hosted), stream=True)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
+        except httpx.TransportError as error:
+            was_reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            if was_reached and time.monotonic() - began > DYING_SECONDS:
+                raise self._gone() from error
             await hosted.server.has_died()
             return None
-        except httpx.TransportError as error:
-            raise self._gone() from error
         held.push_async_callback(upstream.aclose)
         if upstream.status_code == 404:
             hosted.server.adapters.pop(hosted.name, None)

@@ -120,13 +120,14 @@ class Hosting:
                 await place.server.load(model.tuned.name, directory, keep=self._platform.settings.hosted_adapters)
 
     async def _start(self, base: str) -> ModelServer:
+        settings = self._platform.settings
         try:
-            found = await asyncio.to_thread(catalogue.find, base, self._platform.settings)
+            found = await asyncio.to_thread(catalogue.find, base, settings)
         except ModelError as error:
             raise RequestError(
                 "model_unavailable", f"The base model {base!r} cannot be hosted: {error.message}", param="model"
             ) from error
-        server = await model_server.start(found, self._platform.serve_dir, self.client)
+        server = await model_server.start(found, self._platform.serve_dir, self.client, waiting=settings.hosted_waiting)
         _log.info("hosting %s: process %d at %s", base, server.pid, server.base_url)
         return server
 

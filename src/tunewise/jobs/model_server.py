@@ -23,7 +23,7 @@ import httpx
 from tunewise.contracts.run import BaseModelRef
 from tunewise.errors import RequestError, ServingError
 
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 STOP_SECONDS = 150.0  # serve itself gives the requests under way 120 s
 DEATH_SECONDS = 5.0
 POLL_SECONDS = 0.02
@@ -106,13 +106,15 @@ class ModelServer:
         try:
             answer = await self._client.post(f"{self.base_url}/{endpoint}", json=wanted)
         except httpx.TransportError as lost:
-            raise ServingError("server_died", f"the model server stopped at {endpoint}; send it again") from lost
+            raise ServingError(
+                "model_server_stopped", f"the model server stopped at {endpoint}; send it again"
+            ) from lost
         error: dict[str, Any] | None = None if answer.is_success else answer.json()["error"]
         return error
 
 
-async def start(model: BaseModelRef, directory: Path, client: httpx.AsyncClient) -> ModelServer:
-    """Host `model`; log and ready file lie in `directory`. Returns once it answers.
+async def start(model: BaseModelRef, directory: Path, client: httpx.AsyncClient, *, waiting: int) -> ModelServer:
+    """Host `model`; log and ready file lie in `directory`. Returns once it answers. `waiting`: see the settings.
 
     Raises:
         ServingError: serve_failed or serve_timeout, naming the log.
@@ -120,7 +122,7 @@ async def start(model: BaseModelRef, directory: Path, client: httpx.AsyncClient)
     stem = _file_name(model.name)
     ready, log = directory / f"{stem}.{os.getpid()}.json", directory / f"{stem}.log"
     ready.unlink(missing_ok=True)
-    process = _spawn(model, ready, log)
+    process = _spawn(model, ready, log, waiting)
     with ExitStack() as undo:
         undo.callback(_kill, process)
         await _until_ready(process, ready, log)
@@ -136,11 +138,11 @@ def _file_name(model: str) -> str:
     return f"{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
-def _spawn(model: BaseModelRef, ready: Path, log: Path) -> subprocess.Popen[bytes]:
+def _spawn(model: BaseModelRef, ready: Path, log: Path, waiting: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-u", "-m", "tunewise.serve", "--model", str(model.path), "--name", model.name]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*command, "--ready-file", str(ready)],
+            [*command, "--ready-file", str(ready), "--max-waiting", str(waiting)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
