@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tunewise.errors import ConfigError
@@ -28,6 +28,17 @@ class Settings(BaseSettings):
     )
     hub_offline: bool = Field(
         default=False, validation_alias="HF_HUB_OFFLINE", description="Never ask the model hub for anything."
+    )
+
+    url: str = Field(
+        default="http://127.0.0.1:8321/v1",
+        validation_alias=AliasChoices("TUNEWISE_URL", "OPENAI_BASE_URL"),
+        description="The server that commands such as `tunewise jobs` ask.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TUNEWISE_API_KEY", "OPENAI_API_KEY"),
+        description="The key that these commands show.",
     )
 
     state: Path | None = Field(

@@ -87,15 +87,12 @@ def read_request(endpoint: Endpoint, body: bytes, model: str | None = None) -> A
     Raises:
         RequestError: invalid_json, invalid_value or missing_required_parameter.
     """
-    try:
-        fields = msgspec.json.decode(body, type=Fields)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise RequestError("invalid_json", f"The request body is not a JSON object: {error}") from error
-    name = model or msgspec.json.decode(fields.get("model", Raw(NOTHING)))
+    fields = _decoded(body, Fields)
+    name = model or _decoded(fields.get("model", Raw(NOTHING)), object)
     if name is None:
         raise RequestError("missing_required_parameter", "Missing required parameter: 'model'", param="model")
-    if not isinstance(name, str):
-        raise RequestError("invalid_value", f"model: must be a string (got {name!r:.80})", param="model")
+    if not isinstance(name, str) or "\0" in name:
+        raise RequestError("invalid_value", f"model: must be a model's name (got {name!r:.80})", param="model")
     stream = bytes(fields.get("stream", Raw(NOTHING)))
     if stream not in BOOLEANS:
         raise RequestError("invalid_value", "stream: must be true or false", param="stream")
@@ -107,13 +104,21 @@ def read_request(endpoint: Endpoint, body: bytes, model: str | None = None) -> A
 
 def _with_usage(options: Raw) -> tuple[bool, Raw]:
     """Whether the client wants usage, and options that ask for it; wrong ones stay as they are, to be refused."""
-    given = msgspec.json.decode(options)
+    given = _decoded(options, object)
     if not (given is None or isinstance(given, dict)):
         return False, options
-    wanted = (given or {}).get("include_usage")
-    if wanted not in {None, False, True}:
+    kept: dict[object, object] = given or {}
+    wanted = kept.get("include_usage")
+    if not (wanted is None or isinstance(wanted, bool)):
         return False, options
-    return wanted is True, Raw(msgspec.json.encode({**(given or {}), "include_usage": True}))
+    return wanted is True, Raw(msgspec.json.encode(kept | {"include_usage": True}))
+
+
+def _decoded(content: bytes | Raw, kind: type[Result]) -> Result:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError("invalid_json", f"The request body is not a JSON object: {error}") from error
 
 
 class _Exchange(NamedTuple):
