@@ -1,5 +1,7 @@
 """The application: the one place where routes, limits, errors and numbers are put together."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,7 +12,10 @@ from tunewise.api import health, openai
 from tunewise.api.errors import ErrorEnvelope, add_error_answers
 from tunewise.api.limits import MEGABYTE, RequestLimits
 from tunewise.api.observe import Observed, make_numbers
+from tunewise.api.relay import Relay
+from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.usage import UsageLog
 
 ABOUT = "Fine-tune open language models behind the API that OpenAI's clients speak."
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -22,7 +27,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     413: {"description": "The body is too large."},
     415: {"description": "The body is compressed."},
     500: {"description": "The server failed; its log says why."},
-    503: {"description": "The database cannot be reached."},
+    503: {"description": "The database or a model cannot be reached now."},
     507: {"description": "The disk is full."},
 }
 
@@ -30,6 +35,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
     """The server's application. `keys_required`: refuse callers without a key even while there is none."""
     numbers = make_numbers(platform)
+    relay = Relay(platform, Hosting(platform), UsageLog(platform))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with relay.usage.running(), relay.hosting.running():
+            yield
+
     app = FastAPI(
         title="Tunewise",
         version=__version__,
@@ -37,9 +49,11 @@ def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
         docs_url=None,  # its page would load from another host
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=lifespan,
         responses={status: {**answer, "model": ErrorEnvelope} for status, answer in ERRORS.items()},
     )
     app.state.platform = platform
+    app.state.relay = relay
     app.state.keys_required = keys_required
     app.state.numbers = numbers
     add_error_answers(app)

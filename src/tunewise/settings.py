@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tunewise.errors import ConfigError
@@ -28,6 +28,17 @@ class Settings(BaseSettings):
     )
     hub_offline: bool = Field(
         default=False, validation_alias="HF_HUB_OFFLINE", description="Never ask the model hub for anything."
+    )
+
+    url: str = Field(
+        default="http://127.0.0.1:8321/v1",
+        validation_alias=AliasChoices("TUNEWISE_URL", "OPENAI_BASE_URL"),
+        description="The server that commands such as `tunewise jobs` ask.",
+    )
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("TUNEWISE_API_KEY", "OPENAI_API_KEY"),
+        description="The key that these commands show.",
     )
 
     state: Path | None = Field(
@@ -51,6 +62,17 @@ class Settings(BaseSettings):
     )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="How long a worker may be silent before another takes its jobs."
+    )
+    idle_seconds: float = Field(
+        default=900.0, gt=0, description="How long a hosted base model is kept when nobody asks it anything."
+    )
+    hosted_adapters: int = Field(
+        default=64, ge=1, description="How many tuned models a base model holds before the least recently used go."
+    )
+    hosted_waiting: int = Field(
+        default=512,
+        ge=0,
+        description="How many requests may wait for a base model before others are told to come back.",
     )
     max_upload_mb: int = Field(default=512, ge=1, description="The largest file that is taken in one request.")
 

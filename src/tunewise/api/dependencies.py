@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
+from tunewise.api.relay import Relay
 from tunewise.contracts.jobs import Caller
 from tunewise.jobs import access
 from tunewise.jobs.platform import Platform
@@ -20,6 +21,15 @@ async def platform_of(request: Request) -> Platform:
 
 
 PlatformDep: TypeAlias = Annotated[Platform, Depends(platform_of)]
+
+
+async def relay_of(request: Request) -> Relay:
+    """What relays completions to hosted models."""
+    relay: Relay = request.app.state.relay
+    return relay
+
+
+RelayDep: TypeAlias = Annotated[Relay, Depends(relay_of)]
 
 
 def caller_of(

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from tunewise.api.openai import fine_tuning
+from tunewise.api.openai import chat, fine_tuning
 
 router = APIRouter()
 router.include_router(fine_tuning.router)
+router.include_router(chat.router)

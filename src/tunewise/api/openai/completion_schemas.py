@@ -1,0 +1,121 @@
+"""What the OpenAPI document says of completion requests and answers. The model server checks; this only describes."""
+
+from typing import Any, TypeAlias
+
+Schema: TypeAlias = dict[str, Any]
+
+MODEL: Schema = {
+    "type": "string",
+    "description": "A base model, an alias, a tuned model, a checkpoint or a deployment.",
+    "examples": ["smollm2-135m-instruct"],
+}
+SAMPLING: Schema = {
+    "model": MODEL,
+    "max_tokens": {"type": ["integer", "null"], "minimum": 1, "description": "The most tokens to write."},
+    "temperature": {"type": ["number", "null"], "minimum": 0, "maximum": 2, "description": "0 takes the likeliest."},
+    "top_p": {
+        "type": ["number", "null"],
+        "exclusiveMinimum": 0,
+        "maximum": 1,
+        "description": "Sample among the likeliest tokens that have this share together.",
+    },
+    "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 128, "description": "How many answers."},
+    "seed": {"type": ["integer", "null"], "description": "The same seed gives the same answer."},
+    "stop": {
+        "anyOf": [
+            {"type": "string", "minLength": 1},
+            {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": 4},
+            {"type": "null"},
+        ],
+        "description": "Where to stop; at most four.",
+    },
+    "stream": {"type": ["boolean", "null"], "description": "Send the answer as server-sent events."},
+    "stream_options": {
+        "type": ["object", "null"],
+        "properties": {"include_usage": {"type": "boolean", "description": "End the stream with the tokens used."}},
+        "description": "Only with `stream`.",
+    },
+}
+CHAT_REQUEST: Schema = {
+    "type": "object",
+    "required": ["model", "messages"],
+    "properties": SAMPLING
+    | {
+        "messages": {
+            "type": "array",
+            "minItems": 1,
+            "description": "The conversation so far.",
+            "items": {
+                "type": "object",
+                "required": ["role"],
+                "properties": {
+                    "role": {"enum": ["system", "developer", "user", "assistant", "tool", "function"]},
+                    "content": {"description": "Text, or a list of text parts."},
+                },
+            },
+        },
+        "max_completion_tokens": {"type": ["integer", "null"], "minimum": 1, "description": "As `max_tokens`."},
+        "logprobs": {"type": ["boolean", "null"], "description": "Send log-probabilities."},
+        "top_logprobs": {
+            "type": ["integer", "null"],
+            "minimum": 0,
+            "maximum": 20,
+            "description": "Of how many of the likeliest tokens.",
+        },
+    },
+    "examples": [
+        {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
+    ],
+}
+COMPLETION_REQUEST: Schema = {
+    "type": "object",
+    "required": ["model", "prompt"],
+    "properties": SAMPLING
+    | {
+        "prompt": {"description": "Text, token ids, or a list of either."},
+        "logprobs": {"type": ["integer", "null"], "minimum": 0, "maximum": 20, "description": "As `top_logprobs`."},
+    },
+    "examples": [{"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 16}],
+}
+USAGE: Schema = {
+    "type": "object",
+    "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
+    "properties": {
+        "prompt_tokens": {"type": "integer"},
+        "completion_tokens": {"type": "integer"},
+        "total_tokens": {"type": "integer"},
+        "prompt_tokens_details": {"type": "object", "properties": {"cached_tokens": {"type": "integer"}}},
+    },
+}
+
+
+def body(schema: Schema) -> Schema:
+    """What a route's `openapi_extra` says of its body."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def answers(kind: str, choice: Schema) -> dict[int | str, Schema]:
+    """What a route answers: an object of `kind` with choices, or a stream of them."""
+    whole = {
+        "type": "object",
+        "required": ["id", "object", "created", "model", "choices", "usage"],
+        "properties": {
+            "id": {"type": "string"},
+            "object": {"const": kind},
+            "created": {"type": "integer", "description": "Unix time in seconds."},
+            "model": {"type": "string", "description": "What answered; an alias is told by its model."},
+            "choices": {"type": "array", "items": {"type": "object", "properties": choice}},
+            "usage": USAGE,
+        },
+    }
+    stream = {"type": "string", "description": "`data: {chunk}` events, the last of them `data: [DONE]`."}
+    content = {"application/json": {"schema": whole}, "text/event-stream": {"schema": stream}}
+    return {
+        200: {"description": "The answer.", "content": content},
+        429: {"description": "Too many requests wait for this model; `Retry-After` says for how long to pause."},
+    }
+
+
+FINISH_REASON: Schema = {"enum": ["stop", "length", None]}
+CHAT_ANSWERS = answers("chat.completion", {"message": {"type": "object"}, "finish_reason": FINISH_REASON})
+COMPLETION_ANSWERS = answers("text_completion", {"text": {"type": "string"}, "finish_reason": FINISH_REASON})

@@ -1,0 +1,178 @@
+"""Hosting: which base models and adapters are up, started when they are first asked for, let go when they are idle.
+
+Knows names, records and the life of model servers; knows nothing of what is asked of a model, or of a wire. All of it
+runs on one event loop: what stands between two `await`s needs no lock.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from tunewise import catalogue
+from tunewise.contracts.jobs import Caller, TunedModel
+from tunewise.errors import ModelError, RequestError
+from tunewise.jobs import model_server
+from tunewise.jobs.model_server import ModelServer
+from tunewise.jobs.names import Resolved, resolve
+from tunewise.jobs.platform import Platform
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+CONNECT_SECONDS = 5.0
+# Less than the 5 s after which the server closes a quiet connection: none is used that is being closed.
+KEEP_ALIVE_SECONDS = 2.0
+CHECK_SECONDS = 15.0
+_log = logging.getLogger("tunewise.hosting")
+
+
+class Hosted(NamedTuple):
+    """Where a model answers: `name` is what its server calls it."""
+
+    server: ModelServer
+    name: str
+
+
+class _Place:
+    """A base model's server, if it has one, and what is being made ready there, by adapter."""
+
+    def __init__(self) -> None:
+        self.server: ModelServer | None = None
+        self.lock = asyncio.Lock()
+        self.preparing: dict[str | None, asyncio.Task[None]] = {}
+
+    def ready(self, adapter: str | None) -> ModelServer | None:
+        """The server, if it runs and holds the adapter."""
+        server = self.server
+        if server is None or not server.is_alive() or (adapter is not None and adapter not in server.adapters):
+            return None
+        return server
+
+
+class Hosting:
+    """The model servers of one API process. Used with `running()`, which ends them."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._places: dict[str, _Place] = {}
+        self.client = httpx.AsyncClient(
+            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS
+            ),
+            headers={"Accept-Encoding": "identity"},
+            trust_env=False,
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Watch for idle servers; at the end, let every server finish what is under way, and end."""
+        watching = asyncio.create_task(self._let_idle_ones_go())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await asyncio.gather(*(self._close(place) for place in self._places.values()))
+            await self.client.aclose()
+
+    def servers(self) -> dict[str, ModelServer]:
+        """The servers that run, by base model."""
+        return {name: place.server for name, place in self._places.items() if place.server and place.server.is_alive()}
+
+    @asynccontextmanager
+    async def hosted(self, model: Resolved) -> AsyncIterator[Hosted]:
+        """A running server that holds the model, and goes on doing so until the context ends.
+
+        A hundred requests at once start one server. A request that is cancelled while it waits does not end the start.
+
+        Raises:
+            RequestError: model_unavailable, when its files are not there.
+            ServingError: the server did not start, or refuses the adapter.
+        """
+        place = self._places.setdefault(model.base, _Place())
+        adapter = model.tuned.name if model.tuned else None
+        while (server := place.ready(adapter)) is None:
+            await asyncio.shield(self._preparation(place, adapter, model))
+        server.begin(adapter)
+        try:
+            yield Hosted(server, adapter or model.base)
+        finally:
+            server.end(adapter)
+
+    def _preparation(self, place: _Place, adapter: str | None, model: Resolved) -> asyncio.Task[None]:
+        """The one task that makes this model ready; who waits for it shares its failure."""
+        task = place.preparing.get(adapter)
+        if task is None:
+            task = place.preparing[adapter] = asyncio.create_task(self._prepare(place, model))
+            task.add_done_callback(lambda done: _forget(place, adapter, done))
+        return task
+
+    async def _prepare(self, place: _Place, model: Resolved) -> None:
+        async with place.lock:
+            if place.ready(None) is None:
+                place.server = await self._start(model.base)
+            if model.tuned is not None and place.server is not None and model.tuned.name not in place.server.adapters:
+                directory = self._adapter_directory(model.tuned)
+                await place.server.load(model.tuned.name, directory, keep=self._platform.settings.hosted_adapters)
+
+    async def _start(self, base: str) -> ModelServer:
+        settings = self._platform.settings
+        try:
+            found = await asyncio.to_thread(catalogue.find, base, settings)
+        except ModelError as error:
+            raise RequestError(
+                "model_unavailable", f"The base model {base!r} cannot be hosted: {error.message}", param="model"
+            ) from error
+        server = await model_server.start(found, self._platform.serve_dir, self.client, waiting=settings.hosted_waiting)
+        _log.info("hosting %s: process %d at %s", base, server.pid, server.base_url)
+        return server
+
+    def _adapter_directory(self, model: TunedModel) -> Path:
+        directory = (self._platform.settings.state_dir / model.adapter).absolute()
+        missing = [name for name in ADAPTER_FILES if not (directory / name).is_file()]
+        if missing:
+            raise RequestError(
+                "model_unavailable",
+                f"The model {model.name!r} cannot be hosted: {', '.join(missing)} is not in {model.adapter} of the "
+                "state directory. Restore it from a backup, or delete the model and tune it again.",
+                param="model",
+            )
+        return directory
+
+    async def _let_idle_ones_go(self) -> None:
+        seconds = self._platform.settings.idle_seconds
+        while True:
+            await asyncio.sleep(min(seconds / 4, CHECK_SECONDS))
+            for name, place in list(self._places.items()):
+                server = place.server
+                if server and not place.preparing and server.idle_seconds() > seconds:
+                    _log.info("%s was idle for %.0f s: stopping process %d", name, seconds, server.pid)
+                    place.server = None
+                    await server.stop()
+
+    async def _close(self, place: _Place) -> None:
+        for task in list(place.preparing.values()):
+            task.cancel()
+        await asyncio.gather(*place.preparing.values(), return_exceptions=True)
+        if place.server is not None:
+            await place.server.stop()
+
+
+def find_model(platform: Platform, caller: Caller, name: str) -> Resolved:
+    """What the caller means by a model name.
+
+    Raises:
+        RequestError: model_not_found, with the names that there are.
+    """
+    with platform.database.read() as session:
+        return resolve(session, platform.settings, caller, name)
+
+
+def _forget(place: _Place, adapter: str | None, done: asyncio.Task[None]) -> None:
+    place.preparing.pop(adapter, None)
+    if not done.cancelled():
+        done.exception()  # seen, even where nobody waits for it any more
