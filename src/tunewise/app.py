@@ -1,5 +1,8 @@
 """The application: the one place where routes, limits, errors and numbers are put together."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -9,9 +12,12 @@ from tunewise import __version__
 from tunewise.api import health, openai
 from tunewise.api.errors import ErrorEnvelope, add_error_answers
 from tunewise.api.limits import MEGABYTE, RequestLimits
-from tunewise.api.observe import Observed, make_numbers
+from tunewise.api.observe import Observed, log, make_numbers
+from tunewise.errors import TunewiseError
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.sweep import Sweeper
 
+SWEEP_SECONDS = 60.0
 ABOUT = "Fine-tune open language models behind the API that OpenAI's clients speak."
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
@@ -45,10 +51,31 @@ def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
     add_error_answers(app)
     app.include_router(health.router)
     app.include_router(openai.router, prefix="/v1")
+    app.router.lifespan_context = _sweeping
     app.add_middleware(RequestLimits, upload_bytes=platform.settings.max_upload_mb * MEGABYTE)
     app.add_middleware(Observed, numbers=numbers)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+@asynccontextmanager
+async def _sweeping(app: FastAPI) -> AsyncIterator[None]:
+    """Sweep at the start and every minute, as long as the server runs."""
+    sweeper = Sweeper(app.state.platform)
+
+    async def sweep_again_and_again() -> None:
+        while True:
+            try:
+                await asyncio.to_thread(sweeper.sweep)
+            except (TunewiseError, OSError) as error:  # a locked database or a full disk may be well in a minute
+                log(level="error", sweep=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    sweeping = asyncio.create_task(sweep_again_and_again())
+    yield
+    sweeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await sweeping
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

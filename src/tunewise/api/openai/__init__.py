@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter
 
-from tunewise.api.openai import fine_tuning
+from tunewise.api.openai import files, fine_tuning, models, permissions, uploads
 
 router = APIRouter()
-router.include_router(fine_tuning.router)
+for resource in (files, uploads, fine_tuning, permissions, models):
+    router.include_router(resource.router)
