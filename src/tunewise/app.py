@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from tunewise import __version__
 from tunewise.api import health, openai
 from tunewise.api.errors import ErrorEnvelope, add_error_answers
-from tunewise.api.limits import MEGABYTE, RequestLimits
+from tunewise.api.limits import MEGABYTE, READ_SECONDS, RequestLimits
 from tunewise.api.observe import Observed, log, make_numbers
 from tunewise.errors import TunewiseError
 from tunewise.jobs.platform import Platform
@@ -33,8 +33,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
-    """The server's application. `keys_required`: refuse callers without a key even while there is none."""
+def create_app(platform: Platform, *, keys_required: bool = False, read_seconds: float = READ_SECONDS) -> FastAPI:
+    """The server's application.
+
+    `keys_required`: refuse callers without a key even while there is none. `read_seconds`: the longest silence in the
+    middle of a request's body.
+    """
     numbers = make_numbers(platform)
     app = FastAPI(
         title="Tunewise",
@@ -52,7 +56,8 @@ def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
     app.include_router(health.router)
     app.include_router(openai.router, prefix="/v1")
     app.router.lifespan_context = _sweeping
-    app.add_middleware(RequestLimits, upload_bytes=platform.settings.max_upload_mb * MEGABYTE)
+    upload_bytes = platform.settings.max_upload_mb * MEGABYTE
+    app.add_middleware(RequestLimits, upload_bytes=upload_bytes, read_seconds=read_seconds)
     app.add_middleware(Observed, numbers=numbers)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

@@ -11,7 +11,7 @@ import openai
 import uvicorn
 from fastapi import FastAPI
 
-from tunewise.api.limits import RequestLimits
+from tunewise.api.limits import READ_SECONDS
 from tunewise.app import create_app
 from tunewise.catalogue import DEFAULT_MODEL
 from tunewise.cli.up import listen
@@ -32,10 +32,17 @@ class Live(NamedTuple):
     app: FastAPI
     url: str
 
-    def client(self, key: str = "placeholder", **options: str) -> openai.OpenAI:
+    def client(
+        self, key: str = "placeholder", *, organization: str | None = None, project: str | None = None
+    ) -> openai.OpenAI:
         """The real SDK, refusing every answer that its types do not have."""
         return openai.OpenAI(
-            base_url=f"{self.url}/v1", api_key=key, max_retries=0, _strict_response_validation=True, **options
+            base_url=f"{self.url}/v1",
+            api_key=key,
+            organization=organization,
+            project=project,
+            max_retries=0,
+            _strict_response_validation=True,
         )
 
     def job(self, *, project: str = "default", status: JobStatus = "running", file: str = "file-x") -> Job:
@@ -72,14 +79,11 @@ class Live(NamedTuple):
 
 
 @contextmanager
-def serving(home: Path, *, read_seconds: float | None = None, **settings: object) -> Iterator[Live]:
+def serving(home: Path, *, read_seconds: float = READ_SECONDS, **settings: object) -> Iterator[Live]:
     """Serve until the end of the block. Base models are those of this machine."""
     chosen = Settings(home=get_settings().home, state=home / "state", **settings)  # type: ignore[arg-type]
     platform = open_platform(chosen)
-    app = create_app(platform)
-    if read_seconds is not None:
-        limits = next(layer for layer in app.user_middleware if layer.cls is RequestLimits)
-        limits.kwargs["read_seconds"] = read_seconds
+    app = create_app(platform, read_seconds=read_seconds)
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
