@@ -1,23 +1,28 @@
 """The application: the one place where routes, limits, errors and numbers are put together."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from tunewise import __version__
-from tunewise.api import health, openai
+from tunewise.api import azure, health, openai
 from tunewise.api.errors import ErrorEnvelope, add_error_answers
-from tunewise.api.limits import MEGABYTE, RequestLimits
-from tunewise.api.observe import Observed, make_numbers
+from tunewise.api.limits import MEGABYTE, READ_SECONDS, RequestLimits
+from tunewise.api.observe import Observed, log, make_numbers
 from tunewise.api.relay import Relay
+from tunewise.errors import TunewiseError
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.provisioning import Provisioner
+from tunewise.jobs.sweep import Sweeper
 from tunewise.jobs.usage import UsageLog
 
-ABOUT = "Fine-tune open language models behind the API that OpenAI's clients speak."
+SWEEP_SECONDS = 60.0
+ABOUT = "Fine-tune open language models behind the API that OpenAI's and Azure OpenAI's clients speak."
 ERRORS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The request is wrong; `param` names the field."},
     401: {"description": "No key, or not one of this server's."},
@@ -32,16 +37,12 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
-    """The server's application. `keys_required`: refuse callers without a key even while there is none."""
-    numbers = make_numbers(platform)
-    relay = Relay(platform, Hosting(platform), UsageLog(platform))
+def create_app(platform: Platform, *, keys_required: bool = False, read_seconds: float = READ_SECONDS) -> FastAPI:
+    """The server's application.
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with relay.usage.running(), relay.hosting.running():
-            yield
-
+    `keys_required`: refuse callers without a key even while there is none. `read_seconds`: the longest silence in the
+    middle of a request's body.
+    """
     app = FastAPI(
         title="Tunewise",
         version=__version__,
@@ -49,20 +50,52 @@ def create_app(platform: Platform, *, keys_required: bool = False) -> FastAPI:
         docs_url=None,  # its page would load from another host
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=lifespan,
+        lifespan=_running,
         responses={status: {**answer, "model": ErrorEnvelope} for status, answer in ERRORS.items()},
     )
     app.state.platform = platform
-    app.state.relay = relay
+    app.state.relay = Relay(platform, Hosting(platform), UsageLog(platform))
+    app.state.provisioner = Provisioner(app.state.relay.hosting)
     app.state.keys_required = keys_required
-    app.state.numbers = numbers
+    app.state.numbers = make_numbers(platform)
     add_error_answers(app)
     app.include_router(health.router)
     app.include_router(openai.router, prefix="/v1")
-    app.add_middleware(RequestLimits, upload_bytes=platform.settings.max_upload_mb * MEGABYTE)
-    app.add_middleware(Observed, numbers=numbers)
+    app.include_router(azure.router)
+    upload_bytes = platform.settings.max_upload_mb * MEGABYTE
+    app.add_middleware(RequestLimits, upload_bytes=upload_bytes, read_seconds=read_seconds)
+    app.add_middleware(Observed, numbers=app.state.numbers)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
+
+
+@asynccontextmanager
+async def _running(app: FastAPI) -> AsyncIterator[None]:
+    """What runs beside the routes: sweeping, usage, hosted models. Ended in the other order."""
+    relay, provisioner = app.state.relay, app.state.provisioner
+    async with _sweeping(app.state.platform), relay.usage.running(), relay.hosting.running():
+        yield
+        await provisioner.close()
+
+
+@asynccontextmanager
+async def _sweeping(platform: Platform) -> AsyncIterator[None]:
+    """Sweep at the start and every minute, as long as the server runs."""
+    sweeper = Sweeper(platform)
+
+    async def sweep_again_and_again() -> None:
+        while True:
+            try:
+                await asyncio.to_thread(sweeper.sweep)
+            except (TunewiseError, OSError) as error:  # a locked database or a full disk may be well in a minute
+                log(level="error", sweep=str(error))
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    sweeping = asyncio.create_task(sweep_again_and_again())
+    yield
+    sweeping.cancel()
+    with suppress(asyncio.CancelledError):
+        await sweeping
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Observed:
         try:
             await self.app(scope, receive, send_named)
         except Exception:  # noqa: BLE001 - the edge of the process
-            _log(level="error", request_id=request_id, traceback=traceback.format_exc())
+            log(level="error", request_id=request_id, traceback=traceback.format_exc())
             if not status:
                 message = f"The server failed at this request; its log tells why, under {request_id}"
                 await error_response("server_error", message)(scope, receive, send_named)
@@ -98,7 +98,7 @@ class Observed:
         route = _route(scope)
         self.numbers.requests.labels(scope["method"], route, status).inc()
         self.numbers.seconds.labels(scope["method"], route).observe(seconds)
-        _log(
+        log(
             level="info",
             request_id=request_id,
             method=scope["method"],
@@ -115,8 +115,10 @@ def _request_id(scope: Scope) -> str:
 
 def _route(scope: Scope) -> str:
     """The route's template: a path would hold ids, and a metric for each of them."""
-    return str(getattr(scope.get("route"), "path", "unknown"))
+    found = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    return str(getattr(found, "path", "unknown"))
 
 
-def _log(**fields: object) -> None:
+def log(**fields: object) -> None:
+    """One line of JSON on standard error."""
     sys.stderr.write(json.dumps({"time": round(time.time(), 3), **fields}) + "\n")

@@ -117,6 +117,12 @@ def deployments(
     return values(Deployment, session.scalars(query))
 
 
+def deployment_of(session: Session, model: TunedModel) -> Deployment | None:
+    """A deployment of this model, whosever it is: a project that was granted a checkpoint may deploy it."""
+    names = (model.name, model.azure_name, model.id)
+    return value(Deployment, session.scalar(select(DeploymentRow).where(DeploymentRow.model.in_(names)).limit(1)))
+
+
 def remove_deployment(session: Session, project: str, name: str) -> bool:
     """Forget a deployment; whether there was one."""
     statement = (

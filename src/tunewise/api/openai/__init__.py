@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from tunewise.api.openai import chat, fine_tuning
+from tunewise.api.openai import chat, files, fine_tuning, models, permissions, uploads
 
 router = APIRouter()
-router.include_router(fine_tuning.router)
-router.include_router(chat.router)
+for resource in (files, uploads, fine_tuning, permissions, models, chat):
+    router.include_router(resource.router)

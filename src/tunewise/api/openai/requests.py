@@ -3,12 +3,14 @@
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.frozen import Frozen
 from tunewise.contracts.jobs import Integration
 from tunewise.errors import RequestError
+from tunewise.jobs import uploads
 from tunewise.jobs.fine_tuning import Submission
 
 Text: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
@@ -17,6 +19,8 @@ Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=256, p
 MetadataKey: TypeAlias = Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")]
 MetadataValue: TypeAlias = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
 Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+UploadPurpose: TypeAlias = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
 
 class SupervisedRequest(Frozen):
@@ -69,6 +73,80 @@ class CreateFineTuningJob(Frozen):
             metadata=self.metadata,
             integrations=checked_integrations(self.integrations),
         )
+
+
+class ExpiresAfter(Frozen):
+    """When a file is to expire."""
+
+    anchor: Literal["created_at"] = Field(description="What the time is counted from.")
+    seconds: Annotated[int, Field(ge=3600, le=2_592_000)] = Field(description="An hour to thirty days.")
+
+
+class FileFields(Frozen):
+    """The text fields of POST /v1/files."""
+
+    purpose: UploadPurpose
+    expires_after: ExpiresAfter | None = None
+
+
+class CreateUpload(Frozen):
+    """POST /v1/uploads."""
+
+    filename: Text = Field(description="The name that the file will have.", examples=["train.jsonl"])
+    purpose: UploadPurpose = Field(examples=["fine-tune"])
+    bytes: Annotated[int, Field(ge=1, le=uploads.MAX_BYTES)] = Field(description="Of all parts together.")
+    mime_type: Annotated[Text, StringConstraints(max_length=256)] = Field(examples=["application/jsonl"])
+    expires_after: ExpiresAfter | None = None
+
+    def asked(self) -> uploads.UploadAsked:
+        """The upload that is announced."""
+        seconds = self.expires_after.seconds if self.expires_after else None
+        return uploads.UploadAsked(self.filename, self.purpose, self.bytes, self.mime_type, seconds)
+
+
+class CompleteUpload(Frozen):
+    """POST /v1/uploads/{upload_id}/complete."""
+
+    part_ids: Annotated[list[Id], Field(min_length=1, max_length=10_000)] = Field(description="In the file's order.")
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{32}$")] | None = Field(
+        default=None, description="Of the whole file, in hex."
+    )
+
+
+class CreatePermissions(Frozen):
+    """POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions."""
+
+    project_ids: Annotated[list[Id], Field(min_length=1, max_length=100)] = Field(examples=[["proj_abc"]])
+
+
+def file_fields(fields: dict[str, str]) -> FileFields:
+    """The text fields of an upload's form, with bracketed names as the SDK writes them: `expires_after[seconds]`.
+
+    Raises:
+        RequestValidationError: naming the field at fault.
+    """
+    nested: dict[str, Any] = {}
+    for name, value in fields.items():
+        outer, bracket, inner = name.partition("[")
+        if bracket and inner.endswith("]") and isinstance(nested.setdefault(outer, {}), dict):
+            nested[outer][inner[:-1]] = value
+        else:
+            nested[name] = value
+    try:
+        return FileFields.model_validate(nested)
+    except ValidationError as error:
+        errors = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors()]
+        raise RequestValidationError(errors, body=nested) from error
+
+
+def no_fields(fields: dict[str, str]) -> None:
+    """Refuse text fields beside a part.
+
+    Raises:
+        RequestError: unknown_parameter.
+    """
+    for name in fields:
+        raise RequestError("unknown_parameter", f"Unrecognized request argument supplied: {name}", param=name)
 
 
 def _method(asked: MethodRequest | None, deprecated: Hyperparameters | None) -> Method:

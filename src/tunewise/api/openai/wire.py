@@ -9,8 +9,22 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
-from tunewise.contracts.jobs import Integration, Job, JobEvent, JobStatus, Level, TunedModel
+from tunewise.contracts.jobs import (
+    Integration,
+    Job,
+    JobEvent,
+    JobStatus,
+    Level,
+    Permission,
+    Purpose,
+    StoredFile,
+    TunedModel,
+    UploadPart,
+    UploadStatus,
+)
 from tunewise.contracts.run import RunFailure
+from tunewise.jobs.models import ListedModel
+from tunewise.jobs.uploads import UploadState
 from tunewise.settings import Settings
 
 CHECKPOINT_METRICS = (
@@ -99,6 +113,92 @@ class FineTuningCheckpoint(Identified):
     metrics: Metrics
 
 
+class FileObject(Identified):
+    """An uploaded or made file."""
+
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: Purpose
+    status: Literal["processed"] = "processed"
+    status_details: None = None
+
+
+class FileDeleted(Identified):
+    """That a file is gone."""
+
+    object: Literal["file"] = "file"
+    deleted: Literal[True] = True
+
+
+class UploadObject(Identified):
+    """A file that arrives in parts."""
+
+    object: Literal["upload"] = "upload"
+    bytes: int = Field(description="How many bytes the whole file was announced with.")
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: Purpose
+    status: UploadStatus
+    file: FileObject | None = Field(description="The file, once the upload is completed.")
+
+
+class UploadPartObject(Identified):
+    """One part of an upload."""
+
+    object: Literal["upload.part"] = "upload.part"
+    created_at: int
+    upload_id: str
+
+
+class ModelObject(Identified):
+    """A model that can be used and tuned further."""
+
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str
+
+
+class ModelList(Wire):
+    """All models; there are no pages."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelObject]
+
+
+class ModelDeleted(Identified):
+    """That a model is gone."""
+
+    object: Literal["model"] = "model"
+    deleted: Literal[True] = True
+
+
+class CheckpointPermission(Identified):
+    """That a project may use a checkpoint."""
+
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    created_at: int
+    project_id: str
+
+
+class PermissionDeleted(Identified):
+    """That a permission is taken back."""
+
+    object: Literal["checkpoint.permission"] = "checkpoint.permission"
+    deleted: Literal[True] = True
+
+
+class FileList(Listing[FileObject]):
+    """A page of files."""
+
+
+class PermissionList(Listing[CheckpointPermission]):
+    """A page of a checkpoint's permissions."""
+
+
 class FineTuningJobList(Listing[FineTuningJob]):
     """A page of jobs."""
 
@@ -155,7 +255,7 @@ def event(kept: JobEvent) -> FineTuningEvent:
         id=kept.id,
         created_at=kept.created_at,
         level=kept.level,
-        message=kept.message,
+        message=kept.message or "",
         type=kept.type,
         data=kept.data,
     )
@@ -171,3 +271,46 @@ def checkpoint(model: TunedModel) -> FineTuningCheckpoint:
         step_number=model.step,
         metrics={name: model.metrics.get(name) for name in CHECKPOINT_METRICS},
     )
+
+
+def file_object(file: StoredFile, settings: Settings) -> FileObject:
+    """A file as OpenAI sends it. The SDK sends the purpose `evals` and has no word for it when it comes back."""
+    has_no_word = file.purpose == "evals" and not settings.service_statuses
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=file.created_at,
+        expires_at=file.expires_at,
+        filename=file.filename,
+        purpose="user_data" if has_no_word else file.purpose,
+    )
+
+
+def upload_object(state: UploadState, settings: Settings) -> UploadObject:
+    """An upload as OpenAI sends it."""
+    upload, file = state
+    return UploadObject(
+        id=upload.id,
+        bytes=upload.bytes,
+        created_at=upload.created_at,
+        expires_at=upload.expires_at,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        status=upload.status,
+        file=file_object(file, settings) if file else None,
+    )
+
+
+def upload_part(part: UploadPart) -> UploadPartObject:
+    """A part as OpenAI sends it."""
+    return UploadPartObject(id=part.id, created_at=part.created_at, upload_id=part.upload_id)
+
+
+def model_object(model: ListedModel) -> ModelObject:
+    """A model as OpenAI sends it."""
+    return ModelObject(id=model.name, created=model.created_at, owned_by=model.owner)
+
+
+def permission(kept: Permission) -> CheckpointPermission:
+    """A permission as OpenAI sends it."""
+    return CheckpointPermission(id=kept.id, created_at=kept.created_at, project_id=kept.project)

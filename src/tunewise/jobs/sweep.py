@@ -1,0 +1,62 @@
+"""Sweeping: files whose time is over, uploads that were never finished, and bytes that belong to nothing."""
+
+import shutil
+import time
+from pathlib import Path
+
+from tunewise.jobs.platform import Platform
+from tunewise.store import files, jobs
+from tunewise.store.rows import now
+
+LEFTOVER_SECONDS = 3600.0
+
+
+class Sweeper:
+    """Remembers since when it has seen what looks left over, on a clock that nobody sets back.
+
+    Bytes come before their row, so what has no row may yet get one; after an hour it will not.
+    """
+
+    def __init__(self, platform: Platform, *, leftover_seconds: float = LEFTOVER_SECONDS) -> None:
+        self._platform = platform
+        self._leftover_seconds = leftover_seconds
+        self._seen: dict[Path, float] = {}
+
+    def sweep(self) -> None:
+        """Remove what is due now."""
+        self._sweep_expired_files()
+        self._sweep_overdue_uploads()
+        self._sweep_leftovers()
+
+    def _sweep_expired_files(self) -> None:
+        with self._platform.database.write() as session:
+            due = [
+                file
+                for file in files.expired(session, now())
+                if jobs.using_file(session, file.project, file.id) is None
+            ]
+            for file in due:
+                files.remove(session, file.project, file.id)
+        for file in due:
+            (self._platform.files_dir / file.id).unlink(missing_ok=True)
+
+    def _sweep_overdue_uploads(self) -> None:
+        with self._platform.database.write() as session:
+            due = files.overdue_uploads(session, now())
+            for upload in due:
+                files.end_upload(session, upload.id, "expired")
+        for upload in due:
+            shutil.rmtree(self._platform.uploads_dir / upload.id, ignore_errors=True)
+
+    def _sweep_leftovers(self) -> None:
+        candidates = {path: self._seen.get(path, time.monotonic()) for path in self._without_row()}
+        self._seen = candidates
+        for path, since in candidates.items():
+            if time.monotonic() - since >= self._leftover_seconds:
+                path.unlink(missing_ok=True)
+
+    def _without_row(self) -> list[Path]:
+        lying = [path for path in self._platform.files_dir.iterdir() if path.is_file()]
+        with self._platform.database.read() as session:
+            known = files.ids(session)
+        return [path for path in lying if path.name not in known] + list(self._platform.incoming_dir.iterdir())

@@ -1,0 +1,216 @@
+"""Fine-tuning jobs through the real SDK, every answer validated strictly; the worker's part is put into the store."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from api.live import BASE, ROW, Live, serving
+from tunewise.contracts.run import RunEvent, StepMetrics
+from tunewise.store import events, jobs
+
+
+@pytest.fixture(scope="module")
+def file(live: Live) -> str:
+    with live.client() as client:
+        return client.files.create(file=("train.jsonl", ROW * 12), purpose="fine-tune").id
+
+
+def test_a_job_is_created_with_every_parameter(client: openai.OpenAI, file: str) -> None:
+    job = client.fine_tuning.jobs.create(
+        model=BASE,
+        training_file=file,
+        validation_file=file,
+        suffix="recipe-ner",
+        seed=105,
+        metadata={"team": "a"},
+        method={
+            "type": "supervised",
+            "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": 0.5}},
+        },
+    )
+    assert (job.status, job.model, job.seed, job.metadata) == ("validating_files", BASE, 105, {"team": "a"})
+    assert (job.training_file, job.validation_file, job.result_files, job.error) == (file, file, [], None)
+    assert job.hyperparameters.model_dump() == {
+        "n_epochs": 2,
+        "batch_size": "auto",
+        "learning_rate_multiplier": 0.5,
+    }
+    assert job.method
+    assert job.method.supervised
+    assert client.fine_tuning.jobs.retrieve(job.id) == job
+
+
+def test_the_deprecated_hyperparameters_are_those_of_the_method(client: openai.OpenAI, file: str) -> None:
+    job = client.fine_tuning.jobs.create(model=BASE, training_file=file, hyperparameters={"n_epochs": 4})
+    assert job.hyperparameters.n_epochs == 4
+    assert job.seed >= 0
+
+
+def test_an_alias_is_resolved(tmp_path: Path) -> None:
+    with serving(tmp_path, aliases={"gpt-4o-mini": BASE}) as live, live.client(organization="<org id>") as client:
+        training_file = client.files.create(file=("a.jsonl", ROW * 12), purpose="fine-tune").id
+        job = client.fine_tuning.jobs.create(model="gpt-4o-mini", training_file=training_file)
+        assert (job.model, job.organization_id) == (BASE, "org-id")
+        assert {model.id for model in client.models.list()} >= {BASE, "gpt-4o-mini"}
+        assert client.models.retrieve("gpt-4o-mini").owned_by == "system"
+
+
+REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
+    ({"training_file": "file-none"}, "invalid_file", "training_file"),
+    ({"method": {"type": "dpo", "dpo": {}}}, "unsupported_method", "method.type"),
+    ({"method": {"type": "reinforcement"}}, "unsupported_method", "method.type"),
+    ({"method": {"type": "magic"}}, "invalid_value", "method.type"),
+    ({"method": {"type": "supervised", "dpo": {}}}, "unsupported_method", "method.dpo"),
+    ({"n_epochs": 3}, "unknown_parameter", "n_epochs"),
+    (
+        {"method": {"type": "supervised", "supervised": {"hyperparameters": {"epochs": 3}}}},
+        "unknown_parameter",
+        "method.supervised.hyperparameters.epochs",
+    ),
+    ({"hyperparameters": {"n_epochs": 51}}, "invalid_value", "hyperparameters.n_epochs"),
+    ({"hyperparameters": {"learning_rate_multiplier": 0}}, "invalid_value", "hyperparameters.learning_rate_multiplier"),
+    ({"hyperparameters": {"batch_size": "many"}}, "invalid_value", "hyperparameters.batch_size"),
+    ({"suffix": "x" * 65}, "invalid_value", "suffix"),
+    ({"suffix": "a:b"}, "invalid_value", "suffix"),
+    ({"seed": -1}, "invalid_value", "seed"),
+    ({"metadata": {"k" * 65: "v"}}, "invalid_value", "metadata." + "k" * 65),
+    ({"metadata": {"k": "v" * 513}}, "invalid_value", "metadata.k"),
+    ({"metadata": {str(n): "v" for n in range(17)}}, "invalid_value", "metadata"),
+    ({"metadata": {"k": 1}}, "invalid_value", "metadata.k"),
+    ({"metadata": {"k": "\0"}}, "invalid_value", "metadata.k"),
+    ({"model": None}, "invalid_value", "model"),
+    ({"integrations": [{"type": "mlflow"}]}, "invalid_value", "integrations.0.type"),
+]
+
+
+@pytest.mark.parametrize(("change", "code", "param"), REFUSED)
+def test_a_wrong_job_is_refused_by_its_field(
+    live: Live, file: str, change: dict[str, Any], code: str, param: str | None
+) -> None:
+    body = {"model": BASE, "training_file": file} | change
+    answer = httpx.post(f"{live.url}/v1/fine_tuning/jobs", json=body)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
+    assert answer.headers["x-should-retry"] == "false"
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_an_unknown_model_is_told_which_there_are(client: openai.OpenAI, file: str) -> None:
+    with pytest.raises(openai.NotFoundError, match=BASE) as refused:
+        client.fine_tuning.jobs.create(model="gpt-9", training_file=file)
+    assert refused.value.code == "model_not_found"
+
+
+@pytest.mark.skipif(find_spec("wandb") is not None, reason="the package wandb is installed here")
+def test_wandb_is_refused_by_name_where_it_is_not_installed(client: openai.OpenAI, file: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="wandb") as refused:
+        client.fine_tuning.jobs.create(
+            model=BASE, training_file=file, integrations=[{"type": "wandb", "wandb": {"project": "p"}}]
+        )
+    assert refused.value.code == "integration_unavailable"
+
+
+def test_jobs_are_listed_newest_first_and_by_metadata(tmp_path: Path) -> None:
+    with serving(tmp_path) as live, live.client() as client:
+        training_file = client.files.create(file=("a.jsonl", ROW * 12), purpose="fine-tune").id
+        create = client.fine_tuning.jobs.create
+        plain = create(model=BASE, training_file=training_file).id
+        tagged = create(model=BASE, training_file=training_file, metadata={"team": "a", "x y": ""}).id
+        assert [job.id for job in client.fine_tuning.jobs.list(limit=1)] == [tagged, plain]
+        assert [job.id for job in client.fine_tuning.jobs.list(metadata={"team": "a"})] == [tagged]
+        assert [job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata[x y]": ""})] == [tagged]
+        assert list(client.fine_tuning.jobs.list(metadata={"team": "b"})) == []
+        assert [job.id for job in client.fine_tuning.jobs.list(extra_query={"metadata": "null"})] == [plain]
+        first = client.fine_tuning.jobs.list(limit=1)
+        assert first.has_more
+        assert not client.fine_tuning.jobs.list(limit=1, after=first.data[0].id).has_more
+
+
+def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI, live: Live) -> None:
+    job = live.job(status="running")
+    assert client.fine_tuning.jobs.pause(job.id).status == "queued"
+    paused = httpx.get(f"{live.url}/v1/fine_tuning/jobs/{job.id}").json()
+    assert paused["paused"] is True
+    assert client.fine_tuning.jobs.resume(job.id).status == "queued"
+    assert httpx.get(f"{live.url}/v1/fine_tuning/jobs/{job.id}").json()["paused"] is False
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    for move in (client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume, client.fine_tuning.jobs.cancel):
+        with pytest.raises(openai.BadRequestError) as refused:
+            move(job.id)
+        assert refused.value.code == "invalid_state"
+    messages = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+    assert messages == [
+        "The job was cancelled",
+        "The job was resumed",
+        "The job was paused",
+        f"Created fine-tuning job: {job.id}",
+    ]
+
+
+def test_the_services_own_word_for_paused_is_sent_where_the_settings_say_so(tmp_path: Path) -> None:
+    with serving(tmp_path, service_statuses=True) as live:
+        job = live.job()
+        assert httpx.post(f"{live.url}/v1/fine_tuning/jobs/{job.id}/pause").json()["status"] == "paused"
+
+
+def test_a_finished_job_parses_with_all_that_it_holds(client: openai.OpenAI, live: Live) -> None:
+    done, failed = live.job(status="running"), live.job(status="running")
+    numbers = {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 1.5}
+    error = {"code": "invalid_n_examples", "message": "too few", "param": "training_file"}
+    with live.platform.database.write() as session:
+        jobs.transition(
+            session,
+            done.id,
+            "succeeded",
+            hyperparameters=numbers,
+            fine_tuned_model="ft:x",
+            trained_tokens=9,
+            result_file="file-r",
+        )
+        jobs.transition(session, failed.id, "failed", error=error)
+    job = client.fine_tuning.jobs.retrieve(done.id)
+    assert (job.status, job.trained_tokens, job.result_files) == ("succeeded", 9, ["file-r"])
+    assert job.hyperparameters.model_dump() == numbers
+    assert job.finished_at
+    failure = client.fine_tuning.jobs.retrieve(failed.id).error
+    assert failure
+    assert failure.model_dump() == error
+
+
+def test_events_are_newest_first_with_the_numbers_of_each_step(client: openai.OpenAI, live: Live) -> None:
+    job = live.job()
+    step = StepMetrics(
+        step=1, total_steps=2, train_loss=0.5, train_mean_token_accuracy=0.5, tokens=1, seconds=1, valid_loss=None
+    )
+    journal = [
+        RunEvent(seq=n, created_at=n, level="info", type="metrics", message=f"Step {n}", data=step)
+        for n in range(1, 30)
+    ]
+    with live.platform.database.write() as session:
+        events.copy(session, job.id, journal)
+    page = client.fine_tuning.jobs.list_events(job.id)
+    assert ([event.message for event in page.data], page.has_more) == ([f"Step {n}" for n in range(29, 9, -1)], True)
+    assert page.data[0].data == {
+        "step": 1,
+        "total_steps": 2,
+        "train_loss": 0.5,
+        "train_mean_token_accuracy": 0.5,
+        "valid_loss": None,
+        "valid_mean_token_accuracy": None,
+        "full_valid_loss": None,
+        "full_valid_mean_token_accuracy": None,
+    }
+    assert len(list(client.fine_tuning.jobs.list_events(job.id, limit=7))) == 30
+
+
+def test_checkpoints_are_listed_newest_first_without_the_final_model(client: openai.OpenAI, live: Live) -> None:
+    job = live.job()
+    made = [live.model(job, step=step) for step in (10, 20)]
+    live.model(job, step=30, is_final=True)
+    page = client.fine_tuning.jobs.checkpoints.list(job.id)
+    assert [checkpoint.fine_tuned_model_checkpoint for checkpoint in page.data] == [made[1].name, made[0].name]
+    assert page.data[0].metrics.train_loss == 0.5
