@@ -8,6 +8,7 @@ This module and `python -m tunewise.train RUN_DIR` are the whole border between 
       checkpoints/step-N/       whole or absent: written aside, then renamed
       adapter/                  what PEFT saves, with tokenizer, template and model card
       result.json               RunResult: written last, by rename
+      .lock                     held (flock) by the trainer while it lives; its process id in PID_WIDTH characters
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ SPEC_FILE = "spec.json"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
+PID_WIDTH = 20
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
