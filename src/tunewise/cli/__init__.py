@@ -14,6 +14,7 @@ from tunewise.errors import TunewiseError
 
 COMMANDS = {
     "up": "Start the API and the worker on one port.",
+    "worker": "Train jobs: one of any number of workers on the same state.",
     "keys": "Make, list and revoke API keys.",
     "db": "Bring the database to this version's tables.",
     "run": "Tune, compare, and learn whether it was worth it.",

@@ -49,6 +49,13 @@ class DataFile(Frozen):
     rows: int
 
 
+class ParentAdapter(Frozen):
+    """A tuned model that is tuned further, frozen by the content hash of its weights."""
+
+    path: Path = Field(description="Directory of the adapter.")
+    sha256: str
+
+
 class LoraSpec(Frozen):
     """The adapter's shape, complete. `targets` are the names of linear modules' last path components."""
 
@@ -80,6 +87,7 @@ class TrainSpec(Frozen):
     valid_sample_rows: PositiveInt
     checkpoint_minutes: float
     early_stopping_patience: int | None
+    parent: ParentAdapter | None = Field(default=None, description="Where the adapter's first weights come from.")
     versions: dict[str, str] = Field(description="Of tunewise, Python, torch, transformers and peft.")
 
 
