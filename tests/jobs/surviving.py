@@ -1,25 +1,15 @@
-"""A state directory with the tiny model, jobs in it, and workers and trainers that are real processes to be killed.
+"""A state directory with the tiny model, jobs in it, and workers and trainers that are real processes to be killed."""
 
-Workers and trainers are forked from one process that has imported torch already: a start takes a tenth of a second,
-not ten. What runs in them is the product's own code, and a trainer outlives its worker as a started one does.
-"""
-
-import logging
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
-from multiprocessing.context import ForkServerProcess
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
-
+from jobs.nursery import Nursery, ask, is_alive
 from train.making import row
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.jobs import Job, JobEvent, JobRequest, JobStatus, StoredFile, TunedModel
@@ -34,14 +24,12 @@ BASE = "test/tiny"
 PROJECT = "p"
 STEPS = 30
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tunewise.train.__main__", "tunewise.jobs.worker"])
-
 
 class Place(NamedTuple):
     """A state directory."""
 
     platform: Platform
+    nursery: Path
 
     def add_file(self, rows: list[str]) -> str:
         """A stored training file; its id."""
@@ -150,94 +138,57 @@ class Place(NamedTuple):
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
 
-def make_place(directory: Path, tiny_model: BaseModelRef, **settings: object) -> Place:
+def make_place(directory: Path, nursery: Nursery, tiny_model: BaseModelRef, **settings: object) -> Place:
     """An empty state directory whose only base model is the tiny one."""
     mine = {"home": directory / "home", "state": directory / "state", "lease_seconds": 1.0}
     chosen = Settings.model_validate(mine | settings)
     chosen.models_dir.mkdir(parents=True)
     (chosen.models_dir / "hub--test--tiny").symlink_to(tiny_model.path)
-    return Place(open_platform(chosen))
+    return Place(open_platform(chosen), nursery.address)
 
 
-class Forked:
-    """A trainer that was forked instead of started; otherwise as `subprocess.Popen`."""
+class WorkerProcess(NamedTuple):
+    """A worker that can be killed."""
 
-    def __init__(self, run_dir: Path, lock: int) -> None:
-        self._process = _context.Process(target=_be_trainer, args=(run_dir, DupFd(lock)))
-        self._process.start()
-        self.pid = self._process.pid
+    pid: int
 
-    def poll(self) -> int | None:
-        return self._process.exitcode
+    def kill(self) -> None:
+        """Kill -9, and return when it is gone."""
+        self.end(signal.SIGKILL)
 
-    def wait(self) -> int:
-        self._process.join()
-        return self._process.exitcode or 0
+    def leave(self) -> None:
+        """SIGTERM, and return when it is gone."""
+        self.end(signal.SIGTERM)
+
+    def end(self, number: signal.Signals) -> None:
+        """Send a signal that ends it, and return when it is gone."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+        deadline = time.monotonic() + 30
+        while is_alive(self.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
 
 
-def start_worker(place: Place, concurrency: int = 1) -> ForkServerProcess:
+def start_worker(place: Place, concurrency: int = 1) -> WorkerProcess:
     """A worker process; what it logs goes to the state directory."""
-    process = _context.Process(target=_be_worker, args=(place.platform.settings, concurrency))
-    process.start()
-    return process
+    settings = place.platform.settings
+    log = settings.state_dir / f"worker-{len(list(settings.state_dir.glob('worker-*')))}.log"
+    arguments = [str(place.nursery), str(concurrency), settings.model_dump_json(by_alias=False)]
+    return WorkerProcess(ask(place.nursery, "worker", arguments, log, []))
 
 
 @contextmanager
-def working(place: Place, concurrency: int = 1) -> Iterator[ForkServerProcess]:
-    """A worker that is there until the end; killed then, and its trainers with it."""
+def working(place: Place, concurrency: int = 1) -> Iterator[WorkerProcess]:
+    """A worker that is there until the end; killed then, and what trains with it."""
     process = start_worker(place, concurrency)
     try:
         yield process
     finally:
-        kill(process)
-        for run_dir in place.platform.runs_dir.iterdir():
-            trainer.send(run_dir, signal.SIGKILL)
+        process.kill()
+        kill_trainers(place)
 
 
-def kill(process: ForkServerProcess) -> None:
-    """Kill -9."""
-    process.kill()
-    process.join()
-
-
-def leave(process: ForkServerProcess) -> None:
-    """SIGTERM, and wait until it has gone."""
-    process.terminate()
-    process.join(30)
-    assert process.exitcode == 0
-
-
-def alive_trainers(place: Place) -> list[int]:
-    """The trainers of this state directory."""
-    return [
-        pid
-        for run_dir in place.platform.runs_dir.iterdir()
-        if trainer.is_running(run_dir) and (pid := trainer.pid_of(run_dir)) and psutil.pid_exists(pid)
-    ]
-
-
-def _be_worker(settings: Settings, concurrency: int) -> None:
-    from tunewise.cli.worker import _leaves, log_as_json
-    from tunewise.jobs.worker import Worker
-
-    _write_to(settings.state_dir / f"worker-{os.getpid()}.log")
-    log_as_json()
-    Worker(open_platform(settings), concurrency, spawn=Forked).run(_leaves(None))
-    # Not through the interpreter's end, where `multiprocessing` would wait for the trainers.
-    logging.shutdown()
-    os._exit(0)
-
-
-def _be_trainer(run_dir: Path, lock: DupFd) -> None:
-    from tunewise.train.__main__ import main
-
-    os.setsid()
-    _write_to(run_dir / trainer.LOG_FILE)
-    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[os.getpid() % len(os.sched_getaffinity(0))]})
-    sys.exit(main([str(run_dir), "--lock", str(lock.detach())]))
-
-
-def _write_to(path: Path) -> None:
-    with path.open("a") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+def kill_trainers(place: Place) -> int:
+    """Kill -9 every trainer of this state directory; how many there were."""
+    return sum(trainer.send(run_dir, signal.SIGKILL) for run_dir in place.platform.runs_dir.iterdir())

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from jobs.nursery import Nursery
 from jobs.surviving import STEPS, Place, make_place, working
 from tunewise.contracts.run import BaseModelRef
 
 
 @pytest.fixture
-def place(tmp_path: Path, tiny_model: BaseModelRef) -> Place:
-    return make_place(tmp_path, tiny_model)
+def place(tmp_path: Path, nursery: Nursery, tiny_model: BaseModelRef) -> Place:
+    return make_place(tmp_path, nursery, tiny_model)
 
 
 def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> None:
@@ -18,7 +19,7 @@ def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> No
     with working(place):
         job = place.wait_for(job_id, "succeeded", "failed")
     assert job.status == "succeeded"
-    told = [event.message for event in place.events(job_id)]
+    told = [event.message or "" for event in place.events(job_id)]
     first, second, final = place.models(job_id)
     assert told[:4] == [
         f"Created fine-tuning job: {job_id}",

@@ -29,10 +29,10 @@ def worker(
 ) -> None:
     """Take jobs and train them until SIGTERM or Ctrl-C; trainers then go on, and the next worker adopts them."""
     log_as_json()
-    Worker(open_platform(get_settings()), concurrency).run(_leaves(os.getppid() if exit_with_parent else None))
+    Worker(open_platform(get_settings()), concurrency).run(leaves(os.getppid() if exit_with_parent else None))
 
 
-def _leaves(parent: int | None) -> Callable[[], bool]:
+def leaves(parent: int | None) -> Callable[[], bool]:
     """Whether a signal has come, or the parent has gone."""
     asked = False
 
