@@ -2,10 +2,12 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from jobs.nursery import Nursery
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.run import BaseModelRef
 from tunewise.settings import Settings, get_settings
@@ -55,6 +57,14 @@ def tiny_model(smollm2: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) 
     for file in TOKENIZER_FILES:
         shutil.copy(smollm2.path / file, directory / file)
     return find(str(directory), Settings(home=tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    """Where workers and trainers are forked."""
+    nursery = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield nursery
+    nursery.close()
 
 
 @pytest.fixture(scope="session")

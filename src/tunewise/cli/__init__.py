@@ -16,6 +16,7 @@ COMMANDS = {
     "up": "Start the API and the worker on one port.",
     "jobs": "List, watch, stop and resume fine-tuning jobs.",
     "files": "List, upload, show and delete files.",
+    "worker": "Train jobs: one of any number of workers on the same state.",
     "keys": "Make, list and revoke API keys.",
     "db": "Bring the database to this version's tables.",
     "run": "Tune, compare, and learn whether it was worth it.",

@@ -8,6 +8,7 @@ This module and `python -m tunewise.train RUN_DIR` are the whole border between 
       checkpoints/step-N/       whole or absent: written aside, then renamed
       adapter/                  what PEFT saves, with tokenizer, template and model card
       result.json               RunResult: written last, by rename
+      .lock                     held (flock) by the trainer while it lives; its process id in PID_WIDTH characters
 """
 
 from pathlib import Path
@@ -22,6 +23,7 @@ SPEC_FILE = "spec.json"
 EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
+PID_WIDTH = 20
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
@@ -45,6 +47,13 @@ class DataFile(Frozen):
     path: Path
     sha256: str
     rows: int
+
+
+class ParentAdapter(Frozen):
+    """A tuned model that is tuned further, frozen by the content hash of its weights."""
+
+    path: Path = Field(description="Directory of the adapter.")
+    sha256: str
 
 
 class LoraSpec(Frozen):
@@ -78,6 +87,7 @@ class TrainSpec(Frozen):
     valid_sample_rows: PositiveInt
     checkpoint_minutes: float
     early_stopping_patience: int | None
+    parent: ParentAdapter | None = Field(default=None, description="Where the adapter's first weights come from.")
     versions: dict[str, str] = Field(description="Of tunewise, Python, torch, transformers and peft.")
 
 

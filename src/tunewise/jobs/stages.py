@@ -39,7 +39,7 @@ def cached(path: Path, kind: type[Result], make: Callable[[], Result]) -> tuple[
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write aside, flush to the disk, rename: a reader sees the old file or the new one."""
+    """Write aside, flush to the disk, rename: a reader sees the old file or the new one, after a power cut too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("w", encoding="utf-8") as file:
@@ -47,3 +47,14 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
+    for directory in (path.parent, path.parent.parent):
+        sync_directory(directory)
+
+
+def sync_directory(path: Path) -> None:
+    """Return when the directory's entries are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

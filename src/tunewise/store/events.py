@@ -26,6 +26,12 @@ def tell_azure(session: Session, job_id: str, message: str) -> None:
     session.flush()
 
 
+def told(session: Session, job_id: str, message: str) -> bool:
+    """Whether the job's story has this message: what is told before anything else is written is told once that way."""
+    query = select(EventRow.n).where(EventRow.job_id == job_id, EventRow.message == message)
+    return session.scalar(query.limit(1)) is not None
+
+
 def copy(session: Session, job_id: str, journal: Sequence[RunEvent]) -> list[RunEvent]:
     """Add those events of the trainer's journal that are not kept yet; gives them."""
     known = session.scalar(select(func.max(EventRow.run_seq)).where(EventRow.job_id == job_id)) or 0

@@ -4,12 +4,17 @@
 another worker may take it over when it has seen the beat stand still. Nothing here compares clocks.
 """
 
+from collections.abc import Sequence
+
 from sqlalchemy import ColumnElement, String, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import ACTIVE, FINAL, TRANSITIONS, Job, JobStatus
 from tunewise.store.rows import Page, now, one, page, value, values
 from tunewise.store.tables import JobRow
+
+# The owner of jobs that a worker has left behind: nobody, but their trainers may still run.
+LEFT = "left"
 
 
 def add(session: Session, job: Job) -> None:
@@ -68,10 +73,15 @@ def change(session: Session, job_id: str, *, owner: str, **changes: object) -> J
     return _changed(session, [JobRow.id == job_id, JobRow.owner == owner], **changes)
 
 
-def unowned(session: Session) -> list[Job]:
+def held(session: Session, job_id: str, worker: str) -> Job | None:
+    """The job, if this worker holds it; no other write to it comes between this and the transaction's end."""
+    return _changed(session, [JobRow.id == job_id, JobRow.owner == worker], owner=worker)
+
+
+def unowned(session: Session, statuses: Sequence[JobStatus] = ACTIVE, limit: int | None = None) -> list[Job]:
     """Jobs with work to do that no worker holds, oldest first."""
-    query = select(JobRow).where(JobRow.owner.is_(None), JobRow.status.in_(ACTIVE)).order_by(JobRow.n)
-    return values(Job, session.scalars(query))
+    query = select(JobRow).where(JobRow.owner.is_(None), JobRow.status.in_(statuses)).order_by(JobRow.n)
+    return values(Job, session.scalars(query.limit(limit)))
 
 
 def owned(session: Session) -> list[Job]:
@@ -88,6 +98,13 @@ def claim(session: Session, job: Job, worker: str) -> Job | None:
 def release(session: Session, job_id: str, worker: str) -> None:
     """Give a job back."""
     _changed(session, [JobRow.id == job_id, JobRow.owner == worker], owner=None)
+
+
+def leave(session: Session, worker: str) -> None:
+    """Leave all that the worker holds to whoever comes next. Its trainers may still run, so that a job that is
+    cancelled from now on must be seen as well: it is left under the name `LEFT` and not as unowned.
+    """
+    session.execute(update(JobRow).where(JobRow.owner == worker).values(owner=LEFT))
 
 
 def heartbeat(session: Session, worker: str) -> dict[str, JobStatus]:

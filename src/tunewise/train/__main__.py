@@ -1,20 +1,24 @@
 """`python -m tunewise.train RUN_DIR`: train a run, or go on with it.
 
+`--lock FD` names an inherited file descriptor that holds the run directory's lock already, so that whoever starts a
+trainer leaves no moment in which the directory is free.
+
 Exit codes: 0 the run succeeded (now or before); 128 + n paused by signal n with a checkpoint written, start it again to
 go on; 2 to 5 it failed, and `result.json` says why; 1 a fault in this program.
 """
 
+import argparse
 import fcntl
 import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
-from tunewise.contracts.run import LOCK_FILE, RESULT_FILE, RowCounts, RunFailure, RunResult
+from tunewise.contracts.run import LOCK_FILE, PID_WIDTH, RESULT_FILE, RowCounts, RunFailure, RunResult
 from tunewise.errors import TrainingError, TunewiseError
 from tunewise.train.checkpoint import remove_leftovers
 from tunewise.train.failures import named
@@ -48,34 +52,50 @@ class PauseSignal:
 def main(arguments: list[str]) -> int:
     """Run the directory that is named; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    if len(arguments) != 1 or not Path(arguments[0]).is_dir():
+    asked = _parsed(arguments)
+    if asked is None:
         log.error("usage: python -m tunewise.train RUN_DIR (a directory with spec.json); got %s", arguments)
         return USAGE_EXIT
     pause = PauseSignal()
-    directory = Path(arguments[0]).resolve()
+    directory = asked.directory.resolve()
     try:
-        with lock(directory):
+        with lock(directory, asked.lock):
             return train(directory, pause)
     except TunewiseError as error:
         log.error("%s", error.message)
         return error.exit_code
 
 
-def lock(directory: Path) -> IO[str]:
-    """Hold the run directory for as long as the file is open.
+def _parsed(arguments: list[str]) -> argparse.Namespace | None:
+    """The directory and the inherited lock; None where no directory is named."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--lock", type=int)
+    try:
+        asked, unknown = parser.parse_known_args(arguments)
+    except (argparse.ArgumentError, SystemExit):
+        return None
+    return None if unknown or not asked.directory.is_dir() else asked
+
+
+@contextmanager
+def lock(directory: Path, inherited: int | None = None) -> Iterator[None]:
+    """Hold the run directory, with this process's id in the lock file.
 
     Raises:
         TrainingError: already_running.
     """
-    file = (directory / LOCK_FILE).open("w")
+    file = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644) if inherited is None else inherited
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+        os.pwrite(file, f"{os.getpid():<{PID_WIDTH}}".encode(), 0)
+        yield
+    except BlockingIOError as error:
         raise TrainingError(
             "already_running", f"{directory}: another process is training this run; wait for it or stop it"
         ) from error
-    return file
+    finally:
+        os.close(file)
 
 
 def train(directory: Path, pause: PauseSignal) -> int:

@@ -6,17 +6,18 @@ no state. Knows nothing of rows or losses.
 """
 
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, TrainSpec
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, ParentAdapter, TrainSpec
 from tunewise.errors import TrainingError
 from tunewise.train.adapter import write_adapter
 from tunewise.train.journal import make_directory_whole, remove_directory, write_synced
@@ -77,6 +78,36 @@ def load_weights(directory: Path, model: PeftModel) -> Progress:
     progress, weights, _ = _read(directory)
     set_peft_model_state_dict(model, weights)
     return progress
+
+
+def load_parent(parent: ParentAdapter, model: PeftModel) -> None:
+    """Begin where another adapter ended.
+
+    Raises:
+        TrainingError: unreadable_parent, changed_parent, parent_does_not_fit.
+    """
+    path = parent.path / ADAPTER_WEIGHTS_FILE
+    try:
+        data = path.read_bytes()
+        weights = load(data)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(
+            "unreadable_parent", f"{path}: cannot be read: {error}; start from another model"
+        ) from error
+    found = sha256(data).hexdigest()
+    if found != parent.sha256:
+        raise TrainingError(
+            "changed_parent", f"{path}: sha256 is {found}, but the run was made for {parent.sha256}; restore the file"
+        )
+    wanted = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
+    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+        raise TrainingError(
+            "parent_does_not_fit",
+            f"{path}: its weights do not have the names and shapes of this run's adapter; tune it further with the "
+            "base model, rank and targets that it was made with",
+            param="model",
+        )
+    set_peft_model_state_dict(model, weights)
 
 
 def prune(checkpoints: Path, keep: Iterable[int]) -> None:

@@ -18,7 +18,7 @@ from tunewise.errors import TrainingError
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.memory import keep_within_memory
-from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
+from tunewise.train.checkpoint import directory_of, load_checkpoint, load_parent, remove_leftovers, steps_on_disk
 from tunewise.train.journal import Journal
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
@@ -120,6 +120,8 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
     remove_leftovers(checkpoints)
     remove_leftovers(directory)
     steps = steps_on_disk(checkpoints)
+    if spec.parent is not None and not steps:
+        load_parent(spec.parent, model)
     progress = load_checkpoint(directory_of(checkpoints, steps[-1]), model, optimizer) if steps else Progress()
     journal = Journal(directory / EVENTS_FILE, size=progress.events_size, seq=progress.events_seq)
     return Session(directory, spec, train, valid, base, model, optimizer, journal, progress)

@@ -1,0 +1,297 @@
+"""One job in a worker's hands, from wherever its status says it stands: validated, trained, stopped, published.
+
+Every write is made only while the worker holds the job; a worker that has lost it leaves all as it is. Whatever was
+begun and cut short by a kill is begun again by the next worker and changes nothing twice. Knows nothing of other jobs.
+"""
+
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event
+from typing import NamedTuple, assert_never
+
+from tunewise.contracts.jobs import Job
+from tunewise.contracts.run import RunEvent, RunFailure, RunResult
+from tunewise.errors import StoreError, TunewiseError
+from tunewise.jobs import trainer
+from tunewise.jobs.platform import Platform
+from tunewise.jobs.publish import publish
+from tunewise.jobs.trainer import Child, EventTail, Spawn
+from tunewise.jobs.validate import estimate_of, validate
+from tunewise.machine import Machine
+from tunewise.store import events, jobs
+from tunewise.store.rows import now
+
+log = logging.getLogger(__name__)
+
+MAX_DEATHS = 3
+MAX_FAULTS = 3
+_FAULT = "the worker met a fault of its own several times; its log says which; submit the job again"
+GRACE_SECONDS = 15.0
+POLL_SECONDS = 0.2
+LONGEST_BACKOFF_SECONDS = 30.0
+# A trainer needs this much to write down why it failed; with less, its silent end is the disk's fault.
+LEAST_FREE_BYTES = 256 * 1024
+
+
+class Desk(NamedTuple):
+    """What a worker gives to the one who attends to a job. `leaving` is set when the worker is about to go."""
+
+    platform: Platform
+    worker: str
+    machine: Callable[[], Machine]
+    spawn: Spawn
+    leaving: Event
+    started: Callable[[Child], None]
+
+    def run_dir(self, job_id: str) -> Path:
+        """Where the job's run lies."""
+        return self.platform.runs_dir / job_id
+
+
+class Lost(Exception):  # noqa: N818  # no error: another worker goes on with the job
+    """The job is not, or no longer, this worker's."""
+
+
+def attend(desk: Desk, job_id: str) -> None:
+    """Do what the job needs until it is released or lost, or until the worker leaves.
+
+    A full disk and a database that cannot be used are waited out; what was not written is written then.
+    """
+    wait, faults = _Backoff(desk.leaving), 0
+    while not desk.leaving.is_set():
+        try:
+            if _settled(desk, job_id):
+                return
+        except Lost:
+            log.info("%s: left to another worker", job_id)
+            return
+        except (StoreError, OSError) as error:
+            log.warning("%s: waiting, %s", job_id, error)
+            wait()
+        except Exception:  # a thread's edge is a process edge: the other jobs go on
+            log.exception("%s: a fault in this program", job_id)
+            faults += 1
+            if faults > MAX_FAULTS:
+                with suppress(StoreError):
+                    _fail(desk, job_id, RunFailure(code="server_error", message=_FAULT))
+            wait()
+
+
+def _settled(desk: Desk, job_id: str) -> bool:
+    """One step of the job; whether it was given back. A known failure of the job's own ends it."""
+    try:
+        return _step(desk, _look(desk, job_id))
+    except StoreError:
+        raise
+    except TunewiseError as error:
+        if error.code == "disk_full":
+            raise OSError(error.message) from error
+        _fail(desk, job_id, RunFailure(code=error.code, message=error.message, param=error.param))
+        return False
+
+
+def _step(desk: Desk, job: Job) -> bool:
+    """Bring the job on as far as its status goes; whether it was given back."""
+    match job.status:
+        case "validating_files":
+            _validate(desk, job)
+            return _release(desk, job.id)
+        case "queued":
+            _begin(desk, job)
+        case "running":
+            _train(desk, job)
+        case "paused" | "cancelled":
+            _stop(desk, job)
+            return _release(desk, job.id)
+        case "succeeded" | "failed":
+            return _release(desk, job.id)
+        case _:
+            assert_never(job.status)
+    return False
+
+
+def _look(desk: Desk, job_id: str) -> Job:
+    with desk.platform.database.read() as session:
+        job = jobs.find(session, job_id)
+    if job is None or job.owner != desk.worker:
+        raise Lost
+    return job
+
+
+def _release(desk: Desk, job_id: str) -> bool:
+    with desk.platform.database.write() as session:
+        jobs.release(session, job_id, desk.worker)
+    return True
+
+
+def _validate(desk: Desk, job: Job) -> None:
+    asked = job.request
+    words = f"Validating training file: {asked.training_file}"
+    if asked.validation_file is not None:
+        words += f" and validation file: {asked.validation_file}"
+    with desk.platform.database.write() as session:
+        if jobs.held(session, job.id, desk.worker) is None:
+            raise Lost
+        if not events.told(session, job.id, words):
+            events.tell(session, job.id, words, azure="Preprocessing started.")
+    found = validate(desk.platform, job, desk.machine)
+    with desk.platform.database.write() as session:
+        moved = jobs.transition(
+            session, job.id, "queued", owner=desk.worker, hyperparameters=found.hyperparameters.model_dump()
+        )
+        if moved is None:
+            return
+        for warning in found.warnings:
+            events.tell(session, job.id, warning, level="warn")
+        words = "Files validated, moving job to queued state"
+        events.tell(session, job.id, words, azure="Job enqueued. Waiting for jobs ahead to complete.")
+
+
+def _begin(desk: Desk, job: Job) -> None:
+    seconds, _ = estimate_of(desk.run_dir(job.id))
+    words = "Fine-tuning job started"
+    with desk.platform.database.write() as session:
+        moved = jobs.transition(
+            session, job.id, "running", owner=desk.worker, estimated_finish=now() + round(seconds) if seconds else None
+        )
+        if moved is not None and not events.told(session, job.id, words):
+            events.tell(session, job.id, words, azure="Training started.")
+
+
+def _train(desk: Desk, job: Job) -> None:
+    """Adopt the trainer or start one, and follow it for as long as the job runs."""
+    run_dir = desk.run_dir(job.id)
+    tail, wait = EventTail(run_dir), _Backoff(desk.leaving)
+    seen_alive = False
+    while job.status == "running" and not desk.leaving.is_set():
+        alive = trainer.is_running(run_dir)
+        _copy(desk, job.id, tail.read())
+        if alive:
+            seen_alive = True
+            desk.leaving.wait(POLL_SECONDS)
+        else:
+            result = trainer.result_of(run_dir)
+            if result is not None and _is_final(result):
+                _conclude(desk, job, result)
+            else:
+                if _disk_is_full(run_dir, result):
+                    _warn_of_full_disk(desk, job.id)
+                    wait()
+                elif seen_alive and not _may_restart(desk, job.id):
+                    return
+                seen_alive = _start(desk, run_dir)
+        job = _look(desk, job.id)
+
+
+def _start(desk: Desk, run_dir: Path) -> bool:
+    if desk.leaving.is_set():
+        return False
+    child = trainer.start(run_dir, desk.spawn)
+    if child is not None:
+        log.info("%s: trainer %s started", run_dir.name, child.pid)
+        desk.started(child)
+    return True
+
+
+def _copy(desk: Desk, job_id: str, journal: Sequence[RunEvent]) -> None:
+    """Keep what the trainer has told: steps and messages. Checkpoints are told when they are published, and errors
+    when the job fails; a trainer that is started again numbers what follows from before them.
+    """
+    kept = [event for event in journal if event.type != "checkpoint" and event.level != "error"]
+    if not kept:
+        return
+    metrics = next((event.data for event in reversed(kept) if event.data is not None), None)
+    changes: dict[str, object] = {}
+    if metrics is not None:
+        left = metrics.seconds / metrics.step * (metrics.total_steps - metrics.step)
+        changes["estimated_finish"] = now() + round(left)
+    with desk.platform.database.write() as session:
+        held = jobs.held(session, job_id, desk.worker)
+        if held is None:
+            raise Lost
+        events.copy(session, job_id, kept)
+        if changes and held.status == "running":
+            jobs.change(session, job_id, owner=desk.worker, **changes)
+
+
+def _is_final(result: RunResult) -> bool:
+    """A full disk ends no job: its trainer is started again until there is room."""
+    return result.error is None or result.error.code != "disk_full"
+
+
+def _conclude(desk: Desk, job: Job, result: RunResult) -> None:
+    if result.error is not None:
+        _fail(desk, job.id, result.error)
+    elif publish(desk.platform, job, result, desk.worker):
+        log.info("%s: succeeded after %d steps", job.id, result.steps)
+
+
+def _may_restart(desk: Desk, job_id: str) -> bool:
+    """Count a trainer that ended without a result; False when that was once too often, and the job has failed."""
+    with desk.platform.database.write() as session:
+        job = jobs.held(session, job_id, desk.worker)
+        if job is None:
+            raise Lost
+        if job.status != "running":
+            return False
+        jobs.change(session, job_id, owner=desk.worker, attempts=job.attempts + 1)
+    log.warning("%s: the trainer ended without a result, %d time(s) so far", job_id, job.attempts + 1)
+    if job.attempts + 1 <= MAX_DEATHS:
+        return True
+    error = trainer.killed(desk.run_dir(job_id), job.attempts + 1)
+    _fail(desk, job_id, RunFailure(code=error.code, message=error.message))
+    return False
+
+
+def _disk_is_full(run_dir: Path, result: RunResult | None) -> bool:
+    return result is not None or shutil.disk_usage(run_dir).free < LEAST_FREE_BYTES
+
+
+def _warn_of_full_disk(desk: Desk, job_id: str) -> None:
+    words = "The disk is full; training goes on from its last checkpoint when there is room"
+    with desk.platform.database.write() as session:
+        if jobs.held(session, job_id, desk.worker) is None:
+            raise Lost
+        if not events.told(session, job_id, words):
+            events.tell(session, job_id, words, level="warn")
+
+
+def _fail(desk: Desk, job_id: str, error: RunFailure) -> None:
+    with desk.platform.database.write() as session:
+        moved = jobs.transition(session, job_id, "failed", owner=desk.worker, error=error.model_dump())
+        if moved is not None:
+            log.warning("%s: failed, %s", job_id, error.code)
+            events.tell(session, job_id, f"The job failed: {error.message}", level="error")
+
+
+def _stop(desk: Desk, job: Job) -> None:
+    """Let the trainer of a paused or cancelled job end. A paused one may take its time to write a checkpoint."""
+    run_dir = desk.run_dir(job.id)
+    deadline = time.monotonic() + GRACE_SECONDS
+    asked = False
+    while trainer.is_running(run_dir):
+        asked = asked or trainer.send(run_dir, signal.SIGTERM)
+        if job.status == "cancelled" and (time.monotonic() > deadline or desk.leaving.is_set()):
+            trainer.send(run_dir, signal.SIGKILL)
+        if job.status == "paused" and desk.leaving.is_set():
+            raise Lost
+        time.sleep(POLL_SECONDS)
+        job = _look(desk, job.id)
+    _copy(desk, job.id, EventTail(run_dir).read())
+
+
+class _Backoff:
+    """Waits, each time twice as long; ends early when the worker leaves."""
+
+    def __init__(self, leaving: Event) -> None:
+        self._leaving = leaving
+        self._seconds = 0.25
+
+    def __call__(self) -> None:
+        self._leaving.wait(self._seconds)
+        self._seconds = min(2 * self._seconds, LONGEST_BACKOFF_SECONDS)

@@ -1,0 +1,168 @@
+"""A worker: takes jobs that nobody holds, or whose holder has fallen silent, and attends to each in a thread.
+
+Time is only ever measured here, on this process's monotonic clock: another worker has fallen silent when its beat has
+stood still for the length of a lease while this one was watching. Knows which jobs to take and when; what is done with
+a job is `jobs.attend`'s.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from functools import cache
+from threading import Event, Thread
+
+import psutil
+
+from tunewise import machine
+from tunewise.contracts.jobs import Job, JobStatus
+from tunewise.errors import StoreError
+from tunewise.jobs import trainer
+from tunewise.jobs.attend import Desk, attend
+from tunewise.jobs.platform import Platform
+from tunewise.jobs.trainer import Child, Spawn, spawn
+from tunewise.jobs.validate import estimate_of
+from tunewise.store import jobs
+from tunewise.store.jobs import LEFT
+from tunewise.store.rows import new_id
+
+log = logging.getLogger(__name__)
+
+LONGEST_TICK_SECONDS = 0.5
+LEAVE_SECONDS = 5.0
+VALIDATIONS_AT_ONCE = 2
+# A trainer uses every core; two on the same cores are slower than one after the other.
+DEFAULT_CONCURRENCY = 1
+TRAINING: tuple[JobStatus, ...] = ("queued", "running")
+
+
+class Worker:
+    """Holds jobs from `run`'s start until it leaves. `concurrency`: how many may train at once."""
+
+    def __init__(self, platform: Platform, concurrency: int = DEFAULT_CONCURRENCY, spawn: Spawn = spawn) -> None:
+        self.name = new_id("worker-")
+        self._platform = platform
+        self._concurrency = concurrency
+        self._leaving = Event()
+        self._threads: dict[str, Thread] = {}
+        self._children: list[Child] = []
+        self._silence = Silence(platform.settings.lease_seconds)
+        self._tick_seconds = min(LONGEST_TICK_SECONDS, platform.settings.lease_seconds / 4)
+        self._desk = Desk(platform, self.name, cache(machine.probe), spawn, self._leaving, self._children.append)
+
+    def run(self, should_leave: Callable[[], bool]) -> None:
+        """Work until `should_leave` says so, then leave: trainers go on, and the next worker adopts them."""
+        log.info("worker %s: at work, %d job(s) may train at once", self.name, self._concurrency)
+        while not should_leave():
+            try:
+                self.tick()
+            except StoreError as error:
+                log.warning("worker %s: waiting, %s", self.name, error.message)
+            time.sleep(self._tick_seconds)
+        self._leave()
+
+    def tick(self) -> None:
+        """Show that this worker lives, and take what there is to take.
+
+        Raises:
+            StoreError: database_unavailable.
+        """
+        self._children[:] = [child for child in self._children if child.poll() is None]
+        with self._platform.database.write() as session:
+            held = jobs.heartbeat(session, self.name)
+        self._threads = {job_id: thread for job_id, thread in self._threads.items() if thread.is_alive()}
+        for job_id in held.keys() - self._threads.keys():
+            self._attend(job_id)
+        self._take_over(held)
+        self._take_new(held)
+
+    def _take_over(self, held: dict[str, JobStatus]) -> None:
+        """Jobs left behind, or of a worker that has fallen silent, whatever their status."""
+        with self._platform.database.read() as session:
+            others = [job for job in jobs.owned(session) if job.owner != self.name]
+        for job in [*(job for job in others if job.owner == LEFT), *self._silence.broken(others)]:
+            if job.status not in TRAINING or self._has_room(job, held):
+                self._claim(job, held)
+
+    def _take_new(self, held: dict[str, JobStatus]) -> None:
+        """Jobs that nobody holds; of those that wait to train, the oldest first, and none before an older one."""
+        validating = sum(status == "validating_files" for status in held.values())
+        with self._platform.database.read() as session:
+            new = jobs.unowned(session, ["validating_files"], limit=max(0, VALIDATIONS_AT_ONCE - validating))
+            waiting = jobs.unowned(session, TRAINING, limit=self._concurrency)
+        for job in new:
+            self._claim(job, held)
+        for job in waiting:
+            if not self._has_room(job, held):
+                return
+            self._claim(job, held)
+
+    def _claim(self, job: Job, held: dict[str, JobStatus]) -> None:
+        with self._platform.database.write() as session:
+            claimed = jobs.claim(session, job, self.name)
+        if claimed is not None:
+            log.info("%s: taken, it is %s", job.id, claimed.status)
+            held[job.id] = claimed.status
+            self._attend(job.id)
+
+    def _attend(self, job_id: str) -> None:
+        thread = Thread(target=attend, args=(self._desk, job_id), name=job_id, daemon=True)
+        self._threads[job_id] = thread
+        thread.start()
+
+    def _has_room(self, job: Job, held: dict[str, JobStatus]) -> bool:
+        """Whether the job may train now. One that does already takes nothing more, and one always may."""
+        training = [job_id for job_id, status in held.items() if status in TRAINING]
+        if not training or trainer.is_running(self._desk.run_dir(job.id)):
+            return True
+        if len(training) >= self._concurrency:
+            return False
+        wanted = sum(self._still_wanted(job_id) for job_id in [*training, job.id])
+        return wanted <= psutil.virtual_memory().available
+
+    def _still_wanted(self, job_id: str) -> int:
+        """Bytes that the job's trainer is expected to take beyond what it has taken."""
+        run_dir = self._desk.run_dir(job_id)
+        _, expected = estimate_of(run_dir)
+        pid = trainer.pid_of(run_dir)
+        if pid is None or not trainer.is_running(run_dir):
+            return expected
+        try:
+            return max(0, expected - psutil.Process(pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return expected
+
+    def _leave(self) -> None:
+        """Finish what cannot be left, such as the stopping of a trainer, and leave the rest as it stands."""
+        self._leaving.set()
+        deadline = time.monotonic() + LEAVE_SECONDS
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        try:
+            with self._platform.database.write() as session:
+                jobs.leave(session, self.name)
+        except StoreError as error:
+            log.warning("worker %s: %s; its jobs are taken over later", self.name, error.message)
+        log.info("worker %s: left", self.name)
+
+
+class Silence:
+    """Which holders have fallen silent: those whose beat has stood still for a whole lease while it was watched."""
+
+    def __init__(self, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+        self._since: dict[tuple[str, str | None, int], float] = {}
+        self._looked = clock()
+
+    def broken(self, owned: Iterable[Job]) -> list[Job]:
+        """Of the jobs that others hold, those that may be taken over.
+
+        What this process did not see, because it was stopped itself, is no silence: it begins to watch anew.
+        """
+        moment = self._clock()
+        if moment - self._looked > self._lease_seconds / 2:
+            self._since.clear()
+        self._looked = moment
+        seen = {(job.id, job.owner, job.beat): job for job in owned}
+        self._since = {key: self._since.get(key, moment) for key in seen}
+        return [seen[key] for key, since in self._since.items() if moment - since >= self._lease_seconds]

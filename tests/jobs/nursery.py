@@ -1,0 +1,143 @@
+"""A process that has imported torch and forks trainers and workers on request, in a tenth of a second instead of ten.
+
+What runs in them is the product's own code; the files that are handed over (a run's lock) are the asker's own. A child
+belongs to this process, so that it outlives a worker that is killed, as a started trainer does.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import Popen
+from typing import NamedTuple
+
+
+class Forked(NamedTuple):
+    """A child of the nursery, watched from elsewhere; as far as the product looks at it, a `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        return None if is_alive(self.pid) else 0
+
+    def wait(self) -> int:
+        while is_alive(self.pid):
+            time.sleep(0.01)
+        return 0
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process; the nursery's own are gone as soon as they end."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class Nursery:
+    """Started once for all tests of a session."""
+
+    def __init__(self, directory: Path) -> None:
+        self.address = directory / "nursery"
+        self._process = Popen([sys.executable, __file__, str(self.address)])
+        while not self.address.exists():
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """End it; its children go on."""
+        self._process.kill()
+        self._process.wait()
+
+
+def ask(address: Path, module: str, arguments: list[str], log: Path, files: list[int]) -> int:
+    """Fork `module.main(arguments, files)`, which says what it says to `log`; its process id."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(address))
+        socket.send_fds(asking, ["\0".join([module, str(log), *arguments]).encode()], files)
+        return int(asking.recv(32))
+
+
+def main(address: str) -> None:
+    """Answer until killed."""
+    # The system forgets children as they end.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        import tunewise.jobs.worker
+        import tunewise.train.__main__  # noqa: F401
+
+        while True:
+            asking, _ = listening.accept()
+            with asking:
+                request, files, _, _ = socket.recv_fds(asking, 65536, 4)
+                pid = os.fork()
+                if pid == 0:
+                    _be(request.decode().split("\0"), files)
+                asking.sendall(str(pid).encode())
+            for file in files:
+                os.close(file)
+
+
+def _be(request: list[str], files: list[int]) -> None:
+    """Become the child."""
+    module, log, *arguments = request
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with Path(log).open("a") as told:
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+    code = 1
+    try:
+        code = ROLES[module](arguments, files)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    except BaseException:  # noqa: BLE001 - the edge of a process
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def be_trainer(arguments: list[str], files: list[int]) -> int:
+    """`python -m tunewise.train`, on one core: two that share them wait for each other most of the time."""
+    from tunewise.train.__main__ import main
+
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
+    return main([*arguments, "--lock", str(files[0])])
+
+
+def be_worker(arguments: list[str], files: list[int]) -> int:
+    """`tunewise worker`, whose trainers are forked too."""
+    from tunewise.cli.worker import leaves, log_as_json
+    from tunewise.jobs.platform import open_platform
+    from tunewise.jobs.worker import Worker
+    from tunewise.settings import Settings
+
+    address, concurrency, settings = arguments
+    log_as_json()
+    platform = open_platform(Settings.model_validate_json(settings))
+    Worker(platform, int(concurrency), spawn=spawner(Path(address))).run(leaves(None))
+    return 0
+
+
+def spawner(address: Path) -> Callable[[Path, int], Forked]:
+    """Starts trainers as `tunewise.jobs.trainer.spawn` does."""
+
+    def spawn(run_dir: Path, lock: int) -> Forked:
+        pid = ask(address, "trainer", [str(run_dir)], run_dir / "log.txt", [lock])
+        return Forked(pid)
+
+    return spawn
+
+
+ROLES = {"trainer": be_trainer, "worker": be_worker}
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,48 @@
+"""A job in a worker's hands, from submission to its models and result file."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.nursery import Nursery
+from jobs.surviving import STEPS, Place, make_place, working
+from tunewise.contracts.run import BaseModelRef
+
+
+@pytest.fixture
+def place(tmp_path: Path, nursery: Nursery, tiny_model: BaseModelRef) -> Place:
+    return make_place(tmp_path, nursery, tiny_model)
+
+
+def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> None:
+    job_id = place.submit(suffix="greens")
+    with working(place):
+        job = place.wait_for(job_id, "succeeded", "failed")
+    assert job.status == "succeeded"
+    told = [event.message or "" for event in place.events(job_id)]
+    first, second, final = place.models(job_id)
+    assert told[:4] == [
+        f"Created fine-tuning job: {job_id}",
+        f"Validating training file: {job.request.training_file}",
+        "Files validated, moving job to queued state",
+        "Fine-tuning job started",
+    ]
+    assert [message.split(":")[0] for message in told[4:-4]] == [f"Step {n}/{STEPS}" for n in range(1, STEPS + 1)]
+    assert told[-4:] == [
+        f"Checkpoint created at step 10 with Snapshot ID: {first.name}",
+        f"Checkpoint created at step 20 with Snapshot ID: {second.name}",
+        f"New fine-tuned model created: {final.name}",
+        "The job has successfully completed",
+    ]
+    assert final.name.startswith("ft:test/tiny:org:greens:")
+    assert first.name.endswith(":ckpt-step-10")
+    assert job.fine_tuned_model == final.name
+    assert [model.step for model in place.models(job_id)] == [10, 20, 30]
+    for model in place.models(job_id):
+        assert (place.platform.settings.state_dir / model.adapter / "adapter_model.safetensors").is_file()
+    assert job.result_file is not None
+    table = (place.platform.files_dir / job.result_file).read_text().splitlines()
+    assert table[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+    assert [line.split(",")[0] for line in table[1:]] == [str(n) for n in range(1, STEPS + 1)]
+    assert job.trained_tokens
+    assert job.owner is None
