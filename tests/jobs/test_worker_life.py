@@ -18,6 +18,7 @@ def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> No
     job_id = place.submit(suffix="greens")
     with working(place):
         job = place.wait_for(job_id, "succeeded", "failed")
+        place.wait(lambda: place.job(job_id).owner is None)
     assert job.status == "succeeded"
     told = [event.message or "" for event in place.events(job_id)]
     first, second, final = place.models(job_id)
@@ -45,4 +46,3 @@ def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> No
     assert table[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     assert [line.split(",")[0] for line in table[1:]] == [str(n) for n in range(1, STEPS + 1)]
     assert job.trained_tokens
-    assert job.owner is None
