@@ -14,7 +14,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         yield server
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(live: Live) -> Iterator[openai.OpenAI]:
     with live.client() as opened:
         yield opened

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import openai
 import uvicorn
 from fastapi import FastAPI
@@ -32,6 +33,8 @@ class Live(NamedTuple):
     platform: Platform
     app: FastAPI
     url: str
+    http: httpx.Client
+    """For what the SDK cannot send."""
 
     @property
     def relay(self) -> Relay:
@@ -97,7 +100,9 @@ def live(platform: Platform, *, read_seconds: float = READ_SECONDS) -> Iterator[
         assert thread.is_alive(), "the application did not start"
         time.sleep(0.01)
     try:
-        yield Live(platform, app, f"http://127.0.0.1:{listening.getsockname()[1]}")
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=url, timeout=30) as http:
+            yield Live(platform, app, url, http)
     finally:
         server.should_exit = True
         thread.join()

@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
@@ -92,7 +91,7 @@ def test_a_wrong_job_is_refused_by_its_field(
     live: Live, file: str, change: dict[str, Any], code: str, param: str | None
 ) -> None:
     body = {"model": BASE, "training_file": file} | change
-    answer = httpx.post(f"{live.url}/v1/fine_tuning/jobs", json=body)
+    answer = live.http.post("/v1/fine_tuning/jobs", json=body)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["param"]) == (400, code, param)
     assert answer.headers["x-should-retry"] == "false"
@@ -133,10 +132,10 @@ def test_jobs_are_listed_newest_first_and_by_metadata(tmp_path: Path) -> None:
 def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI, live: Live) -> None:
     job = live.job(status="running")
     assert client.fine_tuning.jobs.pause(job.id).status == "queued"
-    paused = httpx.get(f"{live.url}/v1/fine_tuning/jobs/{job.id}").json()
+    paused = live.http.get(f"/v1/fine_tuning/jobs/{job.id}").json()
     assert paused["paused"] is True
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
-    assert httpx.get(f"{live.url}/v1/fine_tuning/jobs/{job.id}").json()["paused"] is False
+    assert live.http.get(f"/v1/fine_tuning/jobs/{job.id}").json()["paused"] is False
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     for move in (client.fine_tuning.jobs.pause, client.fine_tuning.jobs.resume, client.fine_tuning.jobs.cancel):
         with pytest.raises(openai.BadRequestError) as refused:
@@ -154,7 +153,7 @@ def test_a_job_is_paused_resumed_and_cancelled(client: openai.OpenAI, live: Live
 def test_the_services_own_word_for_paused_is_sent_where_the_settings_say_so(tmp_path: Path) -> None:
     with serving(tmp_path, service_statuses=True) as live:
         job = live.job()
-        assert httpx.post(f"{live.url}/v1/fine_tuning/jobs/{job.id}/pause").json()["status"] == "paused"
+        assert live.http.post(f"/v1/fine_tuning/jobs/{job.id}/pause").json()["status"] == "paused"
 
 
 def test_a_finished_job_parses_with_all_that_it_holds(client: openai.OpenAI, live: Live) -> None:

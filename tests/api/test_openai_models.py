@@ -2,7 +2,6 @@
 
 from urllib.parse import quote
 
-import httpx
 import openai
 import pytest
 
@@ -32,10 +31,10 @@ def test_a_tuned_model_is_deleted_with_its_weights_however_its_colons_are_writte
     live: Live, written: type[str]
 ) -> None:
     tuned = live.model(live.job(status="succeeded"), is_final=True)
-    answer = httpx.delete(f"{live.url}/v1/models/{written(tuned.name)}")
+    answer = live.http.delete(f"/v1/models/{written(tuned.name)}")
     assert answer.json() == {"id": tuned.name, "object": "model", "deleted": True}
     assert not (live.platform.settings.state_dir / tuned.adapter).exists()
-    assert httpx.get(f"{live.url}/v1/models/{tuned.name}").status_code == 404
+    assert live.http.get(f"/v1/models/{tuned.name}").status_code == 404
 
 
 def test_a_model_that_is_needed_is_not_deleted(client: openai.OpenAI, live: Live) -> None:

@@ -53,7 +53,16 @@ KINDS: dict[str, Kind] = {
 }
 """By code; what is not named here is the request's fault: 400."""
 
-CODES = {401: "invalid_api_key", 404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large"}
+UNREAD = {"request_timeout", "body_too_large", "unsupported_encoding"}
+"""Errors that come before the body has been read: its rest is not waited for."""
+
+CODES = {
+    400: "invalid_json",
+    401: "invalid_api_key",
+    404: "unknown_url",
+    405: "method_not_allowed",
+    413: "body_too_large",
+}
 
 
 class ErrorBody(BaseModel):
@@ -77,6 +86,8 @@ def error_response(
     """The answer to a request that failed."""
     kind = KINDS.get(code, Kind(400))
     extra = dict(headers or {})
+    if code in UNREAD:
+        extra["connection"] = "close"
     if kind.status < 500 and kind.status != 429:
         extra["x-should-retry"] = "false"
     body = {"error": {"message": message, "type": kind.type, "param": param, "code": code}}
@@ -125,10 +136,10 @@ def explain(errors: Sequence[Mapping[str, Any]], body: object) -> tuple[str, str
         )
     if first["type"] == "extra_forbidden":
         return "unknown_parameter", f"Unrecognized request argument supplied: {param}; leave it out", param
-    if first["type"] == "missing":
-        return "missing_required_parameter", f"Missing required parameter: {param!r}", param
     if param is None:
         return "invalid_json", "The request body must be a JSON object, sent with Content-Type: application/json", None
+    if first["type"] == "missing":
+        return "missing_required_parameter", f"Missing required parameter: {param!r}", param
     reasons = dict.fromkeys(
         str(error["msg"]).removeprefix("Value error, ") for error in errors if _path(error, body) == param
     )

@@ -145,6 +145,4 @@ def _too_slow(seconds: float) -> RequestError:
 
 
 async def _refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer, and close the connection: the rest of the body is not read."""
-    response = error_response(error.code, error.message, param=error.param, headers={"connection": "close"})
-    await response(scope, receive, send)
+    await error_response(error.code, error.message, param=error.param)(scope, receive, send)

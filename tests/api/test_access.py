@@ -1,0 +1,213 @@
+"""Every route × who asks → status; and what keys, organizations and projects let through.
+
+A route of the application that is missing from the table fails the test: access is decided for each, by a person.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import openai
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from api.live import BASE, ROW, Live, serving
+from tunewise.jobs import access
+from tunewise.store import models
+
+OPEN = {"GET /healthz", "GET /readyz", "GET /openapi.json"}
+ADMINS_ONLY = {
+    "GET /metrics",
+    "POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions",
+    "GET /v1/fine_tuning/checkpoints/{checkpoint}/permissions",
+    "DELETE /v1/fine_tuning/checkpoints/{checkpoint}/permissions/{permission_id}",
+}
+# Of one's own project: what members and admins get. Another project's things are 404, and its lists are empty.
+OWN: dict[str, int] = {
+    "GET /metrics": 200,
+    "POST /v1/files": 200,
+    "GET /v1/files": 200,
+    "GET /v1/files/{file_id}": 200,
+    "GET /v1/files/{file_id}/content": 200,
+    "DELETE /v1/files/{file_id}": 200,
+    "POST /v1/uploads": 200,
+    "POST /v1/uploads/{upload_id}/parts": 200,
+    "POST /v1/uploads/{upload_id}/complete": 200,
+    "POST /v1/uploads/{upload_id}/cancel": 200,
+    "POST /v1/fine_tuning/jobs": 200,
+    "GET /v1/fine_tuning/jobs": 200,
+    "GET /v1/fine_tuning/jobs/{job_id}": 200,
+    "POST /v1/fine_tuning/jobs/{job_id}/cancel": 200,
+    "POST /v1/fine_tuning/jobs/{job_id}/pause": 200,
+    "POST /v1/fine_tuning/jobs/{job_id}/resume": 200,
+    "GET /v1/fine_tuning/jobs/{job_id}/events": 200,
+    "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": 200,
+    "POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions": 200,
+    "GET /v1/fine_tuning/checkpoints/{checkpoint}/permissions": 200,
+    "DELETE /v1/fine_tuning/checkpoints/{checkpoint}/permissions/{permission_id}": 200,
+    "GET /v1/models": 200,
+    "GET /v1/models/{model}": 200,
+    "DELETE /v1/models/{model}": 200,
+}
+# Naming nothing of anyone's: these answer another project's key as its own.
+NAMELESS = {"POST /v1/files", "GET /v1/files", "POST /v1/uploads", "GET /v1/fine_tuning/jobs", "GET /v1/models"}
+# A job is created from a file; another project's is named as a wrong field, not as a wrong URL.
+FOREIGN = {"POST /v1/fine_tuning/jobs": 400}
+
+
+class Keys(NamedTuple):
+    """A server that needs keys, and one of each kind."""
+
+    live: Live
+    owner: openai.OpenAI
+    member: str
+    admin: str
+    stranger: str
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
+    with serving(tmp_path_factory.mktemp("keys")) as live:
+        member = access.create_key(live.platform, role="member", organization="o", project="p").secret
+        admin = access.create_key(live.platform, role="admin", organization="o", project="p").secret
+        stranger = access.create_key(live.platform, role="admin", organization="o", project="q").secret
+        with live.client(admin) as owner:
+            yield Keys(live, owner, member, admin, stranger)
+
+
+def routes(live: Live) -> set[str]:
+    found = set()
+    for route in iter_route_contexts(live.app.routes):
+        path = re.sub(r":path}", "}", route.path or "")
+        found |= {f"{method} {path}" for method in (route.methods or set()) - {"HEAD"}}
+    return found
+
+
+def made(keys: Keys, route: str) -> dict[str, str]:
+    """New things of project p, and the values that they give a route's parameters."""
+    owner, live = keys.owner, keys.live
+    upload = owner.uploads.create(filename="a", bytes=1, mime_type="text/plain", purpose="user_data").id
+    model = live.model(live.job(project="p", status="succeeded")).name
+    granted = owner.fine_tuning.checkpoints.permissions.create(model, project_ids=["friend"])
+    return {
+        "file_id": owner.files.create(file=("a.jsonl", ROW * 12), purpose="fine-tune").id,
+        "upload_id": upload,
+        "part_id": owner.uploads.parts.create(upload, data=b"x").id,
+        "model": model,
+        "checkpoint": model,
+        "permission_id": next(iter(granted)).id,
+        "job_id": live.job(project="p", status="paused" if route.endswith("resume") else "running").id,
+    }
+
+
+def request(live: Live, route: str, values: dict[str, str], key: str | None) -> httpx.Response:
+    """A right request for a route."""
+    method, path = route.split()
+    bodies: dict[str, dict[str, object]] = {
+        "POST /v1/fine_tuning/jobs": {"model": BASE, "training_file": values["file_id"]},
+        "POST /v1/uploads": {"filename": "a", "bytes": 1, "mime_type": "text/plain", "purpose": "user_data"},
+        "POST /v1/uploads/{upload_id}/complete": {"part_ids": [values["part_id"]]},
+        "POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions": {"project_ids": ["friend"]},
+    }
+    forms = {
+        "POST /v1/files": {"file": ("a", b"x"), "purpose": (None, b"user_data")},
+        "POST /v1/uploads/{upload_id}/parts": {"data": ("a", b"x")},
+    }
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    url = path.format(**values)
+    return live.http.request(method, url, json=bodies.get(route), files=forms.get(route), headers=headers)
+
+
+def test_the_table_names_every_route(keys: Keys) -> None:
+    assert routes(keys.live) == OPEN | set(OWN)
+
+
+@pytest.mark.parametrize("route", sorted(OPEN))
+def test_open_routes_need_no_key(keys: Keys, route: str) -> None:
+    assert keys.live.http.get(route.split()[1]).status_code == 200
+
+
+@pytest.mark.parametrize("route", sorted(OWN))
+def test_each_route_answers_each_caller_as_the_table_says(keys: Keys, route: str) -> None:
+    for_strangers = 200 if route in NAMELESS | {"GET /metrics"} else FOREIGN.get(route, 404)
+    expected = {
+        "no key": (None, 401),
+        "wrong key": ("tw-wrong", 401),
+        "other project's admin": (keys.stranger, for_strangers),
+        "member": (keys.member, 403 if route in ADMINS_ONLY else OWN[route]),
+        "admin": (keys.admin, OWN[route]),
+    }
+    things = made(keys, route)
+    answers = {who: request(keys.live, route, things, key) for who, (key, _) in expected.items() if who != "admin"}
+    # The member may have deleted or ended them.
+    answers["admin"] = request(keys.live, route, made(keys, route), keys.admin)
+    assert {who: answer.status_code for who, answer in answers.items()} == {
+        who: status for who, (_, status) in expected.items()
+    }
+    for who in ("no key", "wrong key"):
+        assert answers[who].json()["error"]["code"] in {"missing_api_key", "invalid_api_key"}
+
+
+@pytest.mark.parametrize("path", ["files", "fine_tuning/jobs"])
+def test_lists_hold_nothing_of_another_project(keys: Keys, path: str) -> None:
+    made(keys, "")
+    keys.live.job(project="p")
+    lists = {
+        key: keys.live.http.get(f"/v1/{path}", headers={"api-key": key}).json()["data"]
+        for key in (keys.member, keys.stranger)
+    }
+    mine = {item["id"] for item in lists[keys.member]}
+    assert mine
+    assert not mine & {item["id"] for item in lists[keys.stranger]}
+
+
+def test_headers_must_fit_the_key_and_an_admin_may_name_any_project(keys: Keys) -> None:
+    def status(key: str, **headers: str) -> int:
+        named = {f"OpenAI-{name}": value for name, value in headers.items()}
+        return keys.live.http.get("/v1/files", headers={"api-key": key, **named}).status_code
+
+    assert status(keys.member, Organization="o", Project="p") == 200
+    assert status(keys.member, Project="q") == 403
+    assert status(keys.member, Organization="other") == 403
+    assert status(keys.admin, Project="q") == 200
+    assert status(keys.admin, Organization="other") == 403
+
+
+def test_a_shared_checkpoint_is_seen_and_its_job_is_not(keys: Keys) -> None:
+    job = keys.live.job(project="p", status="succeeded")
+    checkpoint = keys.live.model(job)
+    with keys.live.client(keys.admin) as owner, keys.live.client(keys.stranger) as stranger:
+        owner.fine_tuning.checkpoints.permissions.create(checkpoint.name, project_ids=["q"])
+        assert stranger.models.retrieve(checkpoint.name).id == checkpoint.name
+        with pytest.raises(openai.NotFoundError):
+            stranger.fine_tuning.jobs.retrieve(job.id)
+    with keys.live.platform.database.read() as session:
+        assert models.owned(session, "q", checkpoint.name) is None
+
+
+def test_without_a_key_the_headers_choose_the_project_and_any_key_is_taken(tmp_path: Path) -> None:
+    with serving(tmp_path) as live:
+        with live.client("sk-placeholder", organization="<org id>", project="<project id>") as client:
+            client.files.create(file=("a", b"x"), purpose="user_data")
+            assert len(client.files.list().data) == 1
+        assert live.http.get("/v1/files").json()["data"] == []
+
+
+def test_a_revoked_key_ends_at_once_and_the_last_one_does_not_open_the_server(tmp_path: Path) -> None:
+    with serving(tmp_path) as live:
+        made = access.create_key(live.platform, role="member", organization=None, project=None)
+        headers = {"Authorization": f"Bearer {made.secret}"}
+        assert live.http.get("/v1/files", headers=headers).status_code == 200
+        access.revoke_key(live.platform, made.key.id)
+        assert live.http.get("/v1/files", headers=headers).status_code == 401
+        assert live.http.get("/v1/files").status_code == 401
+
+
+def test_a_key_is_nowhere_in_the_state(tmp_path: Path) -> None:
+    with serving(tmp_path) as live:
+        secret = access.create_key(live.platform, role="member", organization=None, project=None).secret
+        assert len(secret) == len("tw-") + 64
+        stored = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+        assert secret.encode() not in stored
