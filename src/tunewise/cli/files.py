@@ -6,10 +6,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 from openai.types import FileObject, FilePurpose
-from rich.console import Console
 from rich.table import Table
 
-from tunewise.cli.remote import AsJson, Url, moment, server
+from tunewise.cli.remote import AsJson, Url, moment, print_table, server
 
 app = typer.Typer(
     name="files",
@@ -41,7 +40,7 @@ def list_files(
                 typer.echo(file.model_dump_json())
             table.add_row(file.id, file.filename, file.purpose, f"{file.bytes:,}", moment(file.created_at))
     if not as_json:
-        Console(soft_wrap=True).print(table)
+        print_table(table)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from rich.console import Console
 from rich.table import Table
 
-from tunewise.cli.remote import AsJson, Url, moment, server
+from tunewise.cli.remote import AsJson, Url, moment, print_table, server
 from tunewise.cli.watch import JsonWatcher, TerminalWatcher
 from tunewise.errors import TrainingError
 
@@ -46,7 +46,7 @@ def list_jobs(
                 typer.echo(job.model_dump_json())
             table.add_row(job.id, status_of(job), job.model, moment(job.created_at), job.fine_tuned_model or "")
     if not as_json:
-        Console(soft_wrap=True).print(table)
+        print_table(table)
 
 
 @app.command()

@@ -8,10 +8,13 @@ from typing import Annotated, Any, TypeAlias
 import openai
 import typer
 from openai import OpenAI
+from rich.console import Console
+from rich.table import Table
 
 from tunewise.errors import RequestError
 from tunewise.settings import get_settings
 
+WIDE = 10_000
 Url: TypeAlias = Annotated[
     str | None, typer.Option("--url", help="The server's address, ending in /v1; by default TUNEWISE_URL.")
 ]
@@ -47,3 +50,8 @@ def _refusal(error: openai.APIStatusError) -> RequestError:
 def moment(seconds: int | None) -> str:
     """A Unix time as a local one; nothing for none."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else ""
+
+
+def print_table(table: Table) -> None:
+    """Print a table without shortening any cell: ids are there to be copied."""
+    Console(width=Console(width=WIDE).measure(table).maximum).print(table)

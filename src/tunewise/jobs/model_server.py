@@ -142,7 +142,15 @@ def _spawn(model: BaseModelRef, ready: Path, log: Path, waiting: int) -> subproc
     command = [sys.executable, "-u", "-m", "tunewise.serve", "--model", str(model.path), "--name", model.name]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [*command, "--ready-file", str(ready), "--max-waiting", str(waiting)],
+            [
+                *command,
+                "--ready-file",
+                str(ready),
+                "--max-waiting",
+                str(waiting),
+                "--exit-with-parent",
+                str(os.getpid()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
