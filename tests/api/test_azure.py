@@ -58,7 +58,7 @@ def manager(server: Live) -> CognitiveServicesManagementClient:
         subscription_id="sub",
         base_url=server.url,
         authentication_policy=AzureKeyCredentialPolicy(key, "Authorization", prefix="Bearer"),
-        polling_interval=0,
+        polling_interval=0.2,
     )
 
 

@@ -40,6 +40,8 @@ KINDS: dict[str, Kind] = {
     "model_not_found": Kind(404),
     "model_unavailable": Kind(404),
     "permission_not_found": Kind(404),
+    "deployment_not_found": Kind(404),
+    "DeploymentNotFound": Kind(404),
     "method_not_allowed": Kind(405),
     "request_timeout": Kind(408),
     "body_too_large": Kind(413),
