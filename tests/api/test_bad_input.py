@@ -5,12 +5,13 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api.live import BASE, ROW, Live, serving
+from api.live import ROW, Live, serving
 from tunewise.api.limits import MAX_DEPTH, refuse_depth
 from tunewise.errors import RequestError
 from tunewise.store.db import Database
@@ -157,12 +158,13 @@ def exchange(live: Live, *sends: bytes, pause: float = 0.0) -> bytes:
     """Raw bytes to the server, and all that it answers until it closes."""
     host, port = live.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
-        for data in sends:
-            connection.sendall(data)
-            time.sleep(pause)
         answer = b""
-        while piece := connection.recv(65536):
-            answer += piece
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for data in sends:
+                connection.sendall(data)
+                time.sleep(pause)
+            while piece := connection.recv(65536):
+                answer += piece
         return answer
 
 
@@ -180,8 +182,9 @@ def test_a_client_that_stops_in_the_middle_of_a_body_is_let_go(live: Live, path:
 
 def test_a_json_body_that_drips_is_let_go(live: Live) -> None:
     head = f"POST {JOBS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5000\r\n\r\n"
-    answer = exchange(live, head.encode(), *[b" "] * 8, pause=0.3)
-    assert answer.startswith(b"HTTP/1.1 408")
+    started = time.monotonic()
+    exchange(live, head.encode(), *[b" "] * 50, pause=0.2)
+    assert time.monotonic() - started < 5
 
 
 def test_a_body_without_a_length_is_refused_while_it_comes(live: Live) -> None:
@@ -226,4 +229,3 @@ def test_files_may_be_as_large_as_the_setting_says(tmp_path: Path) -> None:
     with serving(tmp_path, max_upload_mb=1) as small:
         form = {"file": ("a", b"x" * 1024 * 1024), "purpose": (None, b"user_data")}
         assert small.http.post(FILES, files=form).status_code == 200
-    assert BASE

@@ -132,7 +132,7 @@ def using_model(session: Session, name: str) -> Job | None:
 def counts(session: Session) -> dict[str, int]:
     """How many jobs of all projects there are in each status that occurs."""
     found = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
-    return dict(found.tuples().all())
+    return dict(found.all())
 
 
 def _changed(session: Session, conditions: list[ColumnElement[bool]], **changes: object) -> Job | None:
