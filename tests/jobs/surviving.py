@@ -1,6 +1,7 @@
 """A state directory with the tiny model, jobs in it, and workers and trainers that are real processes to be killed."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from tunewise.store.rows import new_id
 BASE = "test/tiny"
 PROJECT = "p"
 STEPS = 30
+NAMES = re.compile(r"(ftjob-|file-)[0-9a-f]{32}|ft:\S+")
 
 
 class Place(NamedTuple):
@@ -87,6 +89,17 @@ class Place(NamedTuple):
         assert page is not None
         return page.items[::-1]
 
+    def numbers(self, job_id: str) -> list[int]:
+        """The numbers of all events of both dialects."""
+        with self.platform.database.read() as session:
+            azure = events.listed_for_azure(session, job_id, after=None, limit=10_000)
+        assert azure is not None
+        return sorted({event.seq for event in [*azure.items, *self.events(job_id)]})
+
+    def words(self, job_id: str) -> list[str]:
+        """The messages without what differs from job to job."""
+        return [NAMES.sub("…", event.message or "") for event in self.events(job_id)]
+
     def models(self, job_id: str) -> list[TunedModel]:
         """The models that the job has made."""
         with self.platform.database.read() as session:
@@ -108,7 +121,7 @@ class Place(NamedTuple):
         """Return when it is so."""
         deadline = time.monotonic() + seconds
         while not reached():
-            assert time.monotonic() < deadline, self._story()
+            assert time.monotonic() < deadline, self.story()
             time.sleep(0.01)
 
     def wait_for(self, job_id: str, *statuses: JobStatus, seconds: float = 90.0) -> Job:
@@ -121,17 +134,27 @@ class Place(NamedTuple):
         path = self.run_dir(job_id) / "events.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
+    def wait_for_steps(self, job_id: str, steps: int) -> None:
+        """Return when so many steps are told, or the job has ended."""
+        ends = ("succeeded", "failed")
+        self.wait(lambda: self.steps_told(job_id) >= steps or self.job(job_id).status in ends)
+
+    def wait_until_released(self, job_id: str) -> None:
+        """Return when no worker holds the job."""
+        self.wait(lambda: self.job(job_id).owner is None)
+
     def starts(self, job_id: str) -> int:
         """How many trainers have begun with the job."""
         log = self.run_dir(job_id) / trainer.LOG_FILE
-        return log.read_text().count("step ") if log.exists() else 0
+        return log.read_text().count("tunewise.train: step ") if log.exists() else 0
 
     def kill_trainer(self, job_id: str) -> None:
         """Kill -9, and return when it is gone."""
         assert trainer.send(self.run_dir(job_id), signal.SIGKILL)
         self.wait(lambda: not trainer.is_running(self.run_dir(job_id)))
 
-    def _story(self) -> str:
+    def story(self) -> str:
+        """What workers and trainers have logged."""
         logs = sorted(self.platform.settings.state_dir.glob("worker*.log")) + sorted(
             self.platform.runs_dir.glob("*/log.txt")
         )
@@ -170,11 +193,11 @@ class WorkerProcess(NamedTuple):
             time.sleep(0.005)
 
 
-def start_worker(place: Place, concurrency: int = 1) -> WorkerProcess:
-    """A worker process; what it logs goes to the state directory."""
+def start_worker(place: Place, concurrency: int = 1, clock_shift: int = 0) -> WorkerProcess:
+    """A worker process, its clock so many seconds ahead; what it logs goes to the state directory."""
     settings = place.platform.settings
     log = settings.state_dir / f"worker-{len(list(settings.state_dir.glob('worker-*')))}.log"
-    arguments = [str(place.nursery), str(concurrency), settings.model_dump_json(by_alias=False)]
+    arguments = [str(place.nursery), str(concurrency), str(clock_shift), settings.model_dump_json(by_alias=False)]
     return WorkerProcess(ask(place.nursery, "worker", arguments, log, []))
 
 
@@ -192,3 +215,8 @@ def working(place: Place, concurrency: int = 1) -> Iterator[WorkerProcess]:
 def kill_trainers(place: Place) -> int:
     """Kill -9 every trainer of this state directory; how many there were."""
     return sum(trainer.send(run_dir, signal.SIGKILL) for run_dir in place.platform.runs_dir.iterdir())
+
+
+def alive_trainers(place: Place) -> list[str]:
+    """The jobs whose trainer is at work."""
+    return [run_dir.name for run_dir in place.platform.runs_dir.iterdir() if trainer.is_running(run_dir)]

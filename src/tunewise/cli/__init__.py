@@ -19,6 +19,7 @@ COMMANDS = {
     "worker": "Train jobs: one of any number of workers on the same state.",
     "keys": "Make, list and revoke API keys.",
     "db": "Bring the database to this version's tables.",
+    "replay": "Rerun a job from its manifest, and compare weights and metrics.",
     "run": "Tune, compare, and learn whether it was worth it.",
     "data": "Check training files before anything is spent.",
     "models": "List, fetch and show base models.",
