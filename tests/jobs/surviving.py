@@ -14,7 +14,7 @@ from jobs.nursery import Nursery, ask, is_alive
 from train.making import row
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.jobs import Job, JobEvent, JobRequest, JobStatus, StoredFile, TunedModel
-from tunewise.contracts.run import BaseModelRef
+from tunewise.contracts.run import BaseModelRef, RunResult
 from tunewise.jobs import trainer
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings
@@ -104,6 +104,12 @@ class Place(NamedTuple):
         """The models that the job has made."""
         with self.platform.database.read() as session:
             return models.of_job(session, job_id)
+
+    def result(self, job_id: str) -> RunResult:
+        """What the job's run has left."""
+        result = trainer.result_of(self.run_dir(job_id))
+        assert result is not None
+        return result
 
     def run_dir(self, job_id: str) -> Path:
         """Where the job's run lies."""

@@ -6,7 +6,7 @@ import pytest
 
 from jobs.nursery import Nursery
 from jobs.surviving import STEPS, Place, make_place, working
-from tunewise.contracts.run import BaseModelRef
+from tunewise.contracts.run import BaseModelRef, TrainSpec
 
 
 @pytest.fixture
@@ -46,3 +46,26 @@ def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> No
     assert table[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     assert [line.split(",")[0] for line in table[1:]] == [str(n) for n in range(1, STEPS + 1)]
     assert job.trained_tokens
+
+
+def test_a_tuned_model_is_tuned_further(place: Place) -> None:
+    first = place.submit()
+    with working(place):
+        place.wait_for(first, "succeeded", "failed")
+        _, _, parent = place.models(first)
+        second = place.submit(parent=parent.name)
+        place.wait_for(second, "succeeded", "failed")
+    assert place.job(second).status == "succeeded"
+    losses = [first_loss(place, job_id) for job_id in (first, second)]
+    assert losses[1] < losses[0]
+    result = place.result(second)
+    spec = TrainSpec.model_validate_json((place.run_dir(second) / "spec.json").read_bytes())
+    assert spec.parent is not None
+    assert spec.parent.sha256 == place.result(first).adapter_sha256 != result.adapter_sha256
+    assert place.models(second)[-1].name.startswith("ft:test/tiny:org::")
+
+
+def first_loss(place: Place, job_id: str) -> float:
+    data = next(event.data for event in place.events(job_id) if event.data is not None)
+    assert data["train_loss"] is not None
+    return data["train_loss"]

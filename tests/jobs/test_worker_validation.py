@@ -1,0 +1,81 @@
+"""What validation says of a job's files, under OpenAI's codes, and what it writes for the trainer."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.nursery import Nursery
+from jobs.surviving import Place, make_place
+from train.making import row
+from tunewise import machine
+from tunewise.contracts.fine_tuning import Method
+from tunewise.contracts.jobs import ResolvedHyperparameters
+from tunewise.contracts.run import BaseModelRef, TrainSpec
+from tunewise.errors import DataError
+from tunewise.jobs.validate import Validated, estimate_of, validate
+
+GOOD = [row(number) for number in range(12)]
+LONG = json.dumps(
+    {"messages": [{"role": "user", "content": "apple " * 2500}, {"role": "assistant", "content": "bread"}]}
+)
+
+
+@pytest.fixture
+def place(tmp_path: Path, nursery: Nursery, tiny_model: BaseModelRef) -> Place:
+    return make_place(tmp_path, nursery, tiny_model)
+
+
+def validated(place: Place, job_id: str) -> Validated:
+    return validate(place.platform, place.job(job_id), machine.probe)
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "words"),
+    [
+        (GOOD[:5], "invalid_n_examples", "Training file has 5 example(s), but must have at least 10 examples"),
+        ([*GOOD, '{"messages": 3}'], "invalid_training_file", "line 13: "),
+        ([*GOOD[:3], "not json", *GOOD[3:]], "invalid_training_file", "line 4: "),
+        ([""], "invalid_file_format", "cannot be used: "),
+    ],
+)
+def test_a_bad_training_file_is_refused(place: Place, rows: list[str], code: str, words: str) -> None:
+    with pytest.raises(DataError) as refused:
+        validated(place, place.submit(rows))
+    assert (refused.value.code, refused.value.param) == (code, "training_file")
+    assert words in refused.value.message
+
+
+def test_a_bad_validation_file_is_named_as_such(place: Place) -> None:
+    job_id = place.submit(GOOD, validation_file=place.add_file(["{}"]))
+    with pytest.raises(DataError) as refused:
+        validated(place, job_id)
+    assert (refused.value.code, refused.value.param) == ("invalid_validation_file", "validation_file")
+
+
+def test_auto_becomes_numbers_and_the_manifest_is_complete(place: Place) -> None:
+    job_id = place.submit(GOOD, method=Method(), seed=7)
+    found = validated(place, job_id)
+    spec = TrainSpec.model_validate_json((place.run_dir(job_id) / "spec.json").read_bytes())
+    assert found == Validated(ResolvedHyperparameters(n_epochs=8, batch_size=1, learning_rate_multiplier=1.0), ())
+    assert (spec.n_epochs, spec.seed, spec.train_file.rows) == (8, 7, 12)
+    assert spec.train_file.path == place.platform.files_dir / place.job(job_id).request.training_file
+    seconds, memory = estimate_of(place.run_dir(job_id))
+    assert seconds > 0
+    assert memory > 0
+
+
+def test_overlong_rows_are_cut_and_told_by_line(place: Place) -> None:
+    found = validated(place, place.submit([*GOOD, LONG]))
+    assert len(found.warnings) == 1
+    assert found.warnings[0].startswith("1 row(s) of training file file-")
+    assert found.warnings[0].endswith("are longer than 2048 tokens and are cut at the end: line(s) 13")
+
+
+def test_overlong_rows_are_an_error_where_the_setting_says_so(
+    tmp_path: Path, nursery: Nursery, tiny_model: BaseModelRef
+) -> None:
+    place = make_place(tmp_path, nursery, tiny_model, overlong="error")
+    with pytest.raises(DataError, match=r"line 13: the row is .* tokens long") as refused:
+        validated(place, place.submit([*GOOD, LONG]))
+    assert refused.value.code == "invalid_training_file"
