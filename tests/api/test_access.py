@@ -4,7 +4,7 @@ A route of the application that is missing from the table fails the test: access
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,8 +51,54 @@ OWN: dict[str, int] = {
     "GET /v1/models/{model}": 200,
     "DELETE /v1/models/{model}": 200,
 }
+# No model of this name: an answer would start a model's server, and test_chat.py has those.
+CHAT = {
+    f"POST {prefix}/{kind}": 404 for prefix in ("/v1", "/openai/v1") for kind in ("chat/completions", "completions")
+}
+CHAT |= {f"POST /openai/deployments/{{deployment}}/{kind}": 404 for kind in ("chat/completions", "completions")}
+SHARED_WITH_AZURE = ("/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs", "/v1/models")
+AZURE_ONLY: dict[str, int] = {
+    "POST /openai/files/import": 400,
+    "POST /openai/fine_tuning/jobs/{job_id}/events": 200,
+    "POST /openai/fine_tuning/jobs/{job_id}/checkpoints": 200,
+    "GET /openai/fine_tuning/jobs/{job_id}/checkpoints/{checkpoint_id}/copy": 400,
+    "POST /openai/fine_tuning/jobs/{job_id}/checkpoints/{checkpoint_id}/copy": 400,
+}
+ACCOUNT = (
+    "/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.CognitiveServices/accounts/{account}"
+)
+MANAGEMENT: dict[str, int] = {
+    f"PUT {ACCOUNT}/deployments/{{name}}": 404,
+    f"GET {ACCOUNT}/deployments/{{name}}": 404,
+    f"GET {ACCOUNT}/deployments": 200,
+    f"DELETE {ACCOUNT}/deployments/{{name}}": 204,
+}
+
+
+def under(prefix: str, routes: Iterable[str]) -> dict[str, str]:
+    """Routes of /v1 as they stand under another prefix, each with the one that it is."""
+    return {route.replace(" /v1/", f" {prefix}/"): route for route in routes}
+
+
+OWN |= CHAT | MANAGEMENT
+_shared = [route for route in OWN if route.split()[1].startswith(SHARED_WITH_AZURE)]
+TWINS = under("/openai", _shared) | under("/openai/v1", _shared)
+TWINS |= {route.replace("/openai/", "/openai/v1/"): route for route in AZURE_ONLY}
+OWN |= AZURE_ONLY
+OWN |= {twin: OWN[route] for twin, route in TWINS.items()}
+OWN |= {f"POST {home}/fine_tuning/jobs": 201 for home in ("/openai", "/openai/v1")}
 # Naming nothing of anyone's: these answer another project's key as its own.
-NAMELESS = {"POST /v1/files", "GET /v1/files", "POST /v1/uploads", "GET /v1/fine_tuning/jobs", "GET /v1/models"}
+NAMELESS = {
+    "POST /v1/files",
+    "GET /metrics",
+    "GET /v1/files",
+    "POST /v1/uploads",
+    "GET /v1/fine_tuning/jobs",
+    "GET /v1/models",
+}
+# They name nothing that exists, or are refused whatever they name.
+REFUSED = {route for route, status in AZURE_ONLY.items() if status == 400}
+FOREIGNERS_TOO = {*CHAT, *MANAGEMENT, *REFUSED}
 # A job is created from a file; another project's is named as a wrong field, not as a wrong URL.
 FOREIGN = {"POST /v1/fine_tuning/jobs": 400}
 
@@ -98,6 +144,8 @@ def made(keys: Keys, route: str) -> dict[str, str]:
         "model": model,
         "checkpoint": model,
         "permission_id": next(iter(granted)).id,
+        "checkpoint_id": model,
+        **dict.fromkeys(("deployment", "subscription", "group", "account", "name"), "none"),
         "job_id": live.job(project="p", status="paused" if route.endswith("resume") else "running").id,
     }
 
@@ -115,9 +163,25 @@ def request(live: Live, route: str, values: dict[str, str], key: str | None) -> 
         "POST /v1/files": {"file": ("a", b"x"), "purpose": (None, b"user_data")},
         "POST /v1/uploads/{upload_id}/parts": {"data": ("a", b"x")},
     }
+    for asked in CHAT:
+        said = {"messages": [{"role": "user", "content": "a"}]} if "chat" in asked else {"prompt": "a"}
+        bodies[asked] = {"model": "none", **said}
+    bodies[next(iter(MANAGEMENT))] = {
+        "sku": {"name": "standard", "capacity": 1},
+        "properties": {"model": {"format": "OpenAI", "name": "none", "version": "1"}},
+    }
+    bodies["POST /openai/files/import"] = {"filename": "a", "purpose": "fine-tune", "content_url": "https://x.test/a"}
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    url = path.format(**values)
-    return live.http.request(method, url, json=bodies.get(route), files=forms.get(route), headers=headers)
+    version = {"api-version": "2024-10-21"} if not path.startswith(("/v1", "/openai/v1", "/metrics")) else {}
+    origin = TWINS.get(route, route)
+    return live.http.request(
+        method,
+        path.format(**values),
+        json=bodies.get(origin),
+        files=forms.get(origin),
+        headers=headers,
+        params=version,
+    )
 
 
 def test_the_table_names_every_route(keys: Keys) -> None:
@@ -131,7 +195,8 @@ def test_open_routes_need_no_key(keys: Keys, route: str) -> None:
 
 @pytest.mark.parametrize("route", sorted(OWN))
 def test_each_route_answers_each_caller_as_the_table_says(keys: Keys, route: str) -> None:
-    for_strangers = 200 if route in NAMELESS | {"GET /metrics"} else FOREIGN.get(route, 404)
+    origin = TWINS.get(route, route)
+    for_strangers = OWN[route] if origin in NAMELESS | FOREIGNERS_TOO else FOREIGN.get(origin, 404)
     expected = {
         "no key": (None, 401),
         "wrong key": ("tw-wrong", 401),

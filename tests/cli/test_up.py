@@ -1,0 +1,98 @@
+"""`tunewise up` as a process: when it is ready, what it refuses, how it stops; and the keys that it asks for."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tunewise.cli.up import is_loopback, with_aliases
+from tunewise.errors import ConfigError
+from tunewise.settings import Settings
+
+
+def tunewise(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tunewise.cli", *arguments],
+        env={**os.environ, "TUNEWISE_STATE": str(state)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@contextmanager
+def up(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its base URL, once it says that it answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunewise.cli", "up", "--no-worker", "--port", "0", *arguments],
+        env={**os.environ, "TUNEWISE_STATE": str(state)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout
+    try:
+        yield process, re.sub(r".* at ", "", process.stdout.readline()).strip()
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def test_it_prints_its_address_answers_there_and_stops_when_asked(tmp_path: Path) -> None:
+    with up(tmp_path, "--alias", "gpt-4o-mini=smollm2-135m-instruct") as (process, url):
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", url)
+        assert "gpt-4o-mini" in {model["id"] for model in httpx.get(f"{url}/models").json()["data"]}
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_it_listens_elsewhere_only_with_a_key(tmp_path: Path) -> None:
+    refused = tunewise(tmp_path, "up", "--no-worker", "--host", "0.0.0.0", "--port", "0")
+    assert refused.returncode == 2
+    assert "tunewise keys create" in refused.stderr
+    made = tunewise(tmp_path, "keys", "create", "--role", "admin", "--project", "p")
+    with up(tmp_path, "--host", "0.0.0.0") as (_, url):
+        assert httpx.get(f"{url}/models").status_code == 401
+        headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+        assert httpx.get(f"{url}/models", headers=headers).status_code == 200
+        listed = tunewise(tmp_path, "keys", "list").stdout
+        key_id = re.findall(r"key_[0-9a-f]{32}", listed)[0]
+        assert made.stdout.strip() not in listed
+        assert tunewise(tmp_path, "keys", "revoke", key_id).returncode == 0
+        assert httpx.get(f"{url}/models", headers=headers).status_code == 401
+
+
+def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with up(tmp_path) as (_, url):
+        port = url.rpartition(":")[2].removesuffix("/v1")
+        refused = tunewise(tmp_path / "other", "up", "--no-worker", "--port", port)
+    assert refused.returncode == 2
+    assert "port_taken" in refused.stderr
+
+
+def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:
+    assert "it was at empty" in tunewise(tmp_path, "db", "upgrade").stdout
+    assert "already" in tunewise(tmp_path, "db", "upgrade").stdout
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_what_counts_as_this_machine(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize("alias", ["a", "a=", "=b"])
+def test_a_half_alias_is_refused(settings: Settings, alias: str) -> None:
+    with pytest.raises(ConfigError, match="NAME=MODEL"):
+        with_aliases(settings, [alias])
