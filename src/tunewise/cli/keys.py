@@ -3,8 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from tunewise.contracts.jobs import Role
 from tunewise.jobs import access
@@ -36,13 +34,9 @@ def create(
 @app.command("list")
 def list_keys() -> None:
     """List every key, without its secret."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("id", "key", "role", "organization", "project", "state"):
-        table.add_column(column, no_wrap=True)
     for key in access.list_keys(open_platform(get_settings())):
         state = "revoked" if key.revoked_at else "in use"
-        table.add_row(key.id, f"{key.hint}…", key.role, key.organization, key.project, state)
-    Console(soft_wrap=True).print(table)
+        typer.echo(f"{key.id}  {key.hint}…  {key.role:<6}  {state:<7}  {key.organization}  {key.project}")
 
 
 @app.command()
