@@ -7,7 +7,7 @@ Both sides run in one uvicorn process each and are asked in turn, one request at
   holds that many jobs and events;
 * `bare`: a FastAPI route that returns a small constant.
 `ratio` is p95 of `list` over p95 of `bare`. Then one file of made-up training rows is uploaded, and the server's peak
-memory is compared with its memory before; and `tunewise up` and `tunewise --help` are timed, the median of five.
+memory is compared with its memory before; and `tunewise up` and `tunewise --help` are timed, the median of three.
 The last line of the output is one JSON object. Goals: p95 under 10 ms, memory under 150 MB over idle, ready under 2 s,
 help under 0.3 s.
 """
@@ -46,7 +46,7 @@ listening = socket.create_server(("127.0.0.1", 0))
 print(f"at http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
 server.run(sockets=[listening])
 """
-STARTS = 5
+STARTS = 3
 MEGABYTE = 1024 * 1024
 
 

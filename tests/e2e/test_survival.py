@@ -3,11 +3,13 @@
 Each test ends in the same weights, the same metrics and the same story as a run that nobody disturbed.
 """
 
+import json
 import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -311,3 +313,33 @@ def test_a_full_disk_is_waited_out(
     finally:
         place.platform.database.close()
         subprocess.run(["umount", "-l", disk], check=True)
+
+
+def test_the_command_trains_and_its_trainer_outlives_it(place: Place, undisturbed: tuple[Place, str]) -> None:
+    """Nothing is forked here: `tunewise worker` starts `python -m tunewise.train`, is killed, and is started again."""
+    settings = place.platform.settings
+    variables = {
+        "TUNEWISE_HOME": str(settings.home),
+        "TUNEWISE_STATE": str(settings.state_dir),
+        "TUNEWISE_LEASE_SECONDS": "2",
+    }
+    command = [sys.executable, "-m", "tunewise.cli", "worker"]
+    job_id = place.submit()
+    with (settings.state_dir / "worker-command.log").open("ab") as log:
+        first = subprocess.Popen(command, env={**os.environ, **variables}, stderr=log)
+        place.wait(lambda: trainer.is_running(place.run_dir(job_id)), 120)
+        first.kill()
+        first.wait()
+        COUNTS["workers killed while running"] += 1
+        assert trainer.is_running(place.run_dir(job_id)), "while torch is imported, nobody else can start a second one"
+        second = subprocess.Popen(command, env={**os.environ, **variables}, stderr=log)
+        place.wait_for(job_id, "succeeded", "failed", seconds=240)
+        second.terminate()
+        assert second.wait(60) == 0
+    assert place.job(job_id).attempts == 0
+    assert place.starts(job_id) == 1
+    assert metrics(place, job_id)[-1] is not None
+    told, expected = place.words(job_id), undisturbed[0].words(undisturbed[1])
+    assert [words.split("=")[0] for words in told] == [words.split("=")[0] for words in expected]
+    logged = (settings.state_dir / "worker-command.log").read_text().splitlines()
+    assert all(json.loads(line)["level"] in {"info", "warning"} for line in logged)

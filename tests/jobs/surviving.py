@@ -154,11 +154,6 @@ class Place(NamedTuple):
         log = self.run_dir(job_id) / trainer.LOG_FILE
         return log.read_text().count("tunewise.train: step ") if log.exists() else 0
 
-    def kill_trainer(self, job_id: str) -> None:
-        """Kill -9, and return when it is gone."""
-        assert trainer.send(self.run_dir(job_id), signal.SIGKILL)
-        self.wait(lambda: not trainer.is_running(self.run_dir(job_id)))
-
     def story(self) -> str:
         """What workers and trainers have logged."""
         logs = sorted(self.platform.settings.state_dir.glob("worker*.log")) + sorted(

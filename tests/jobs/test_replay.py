@@ -1,5 +1,7 @@
 """A replayed run gives the same weights and metrics, and a changed one is found out."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ class Silent:
     def progress(self, done: float, total: float, detail: str) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def one_core() -> Iterator[None]:
+    """As the run that is replayed: with another number of threads, sums are rounded otherwise."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(usable)})
+    yield
+    os.sched_setaffinity(0, usable)
 
 
 @pytest.fixture

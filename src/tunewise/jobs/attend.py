@@ -15,9 +15,10 @@ from threading import Event
 from typing import NamedTuple, assert_never
 
 from tunewise.contracts.jobs import Job
-from tunewise.contracts.run import RunEvent, RunFailure, RunResult
+from tunewise.contracts.run import SPEC_FILE, RunEvent, RunFailure, RunResult, TrainSpec
 from tunewise.errors import StoreError, TunewiseError
 from tunewise.jobs import trainer
+from tunewise.jobs.plan import remember_speed
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.publish import publish
 from tunewise.jobs.trainer import Child, EventTail, Spawn
@@ -229,6 +230,8 @@ def _conclude(desk: Desk, job: Job, result: RunResult) -> None:
         _fail(desk, job.id, result.error)
     elif publish(desk.platform, job, result, desk.worker):
         log.info("%s: succeeded after %d steps", job.id, result.steps)
+        spec = TrainSpec.model_validate_json((desk.run_dir(job.id) / SPEC_FILE).read_bytes())
+        remember_speed(desk.platform.settings, spec, result.tokens_per_second)
 
 
 def _may_restart(desk: Desk, job_id: str) -> bool:

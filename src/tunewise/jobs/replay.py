@@ -31,7 +31,8 @@ class Replay(NamedTuple):
 def replay(run_dir: Path, directory: Path, versions: dict[str, str], watcher: Watcher) -> Replay:
     """Train again what `run_dir` has trained, in `directory`; an interrupted replay goes on.
 
-    `versions`: what is installed now, to be named where it is not what the run was made with.
+    `versions`: what is installed now, to be named where it is not what the run was made with. Equal bits also need the
+    same number of cores: sums are rounded in the order in which threads share them.
 
     Raises:
         TrainingError: nothing_to_replay, or what training itself raises.
