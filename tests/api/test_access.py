@@ -159,7 +159,7 @@ def request(live: Live, route: str, values: dict[str, str], key: str | None) -> 
         "POST /v1/uploads/{upload_id}/complete": {"part_ids": [values["part_id"]]},
         "POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions": {"project_ids": ["friend"]},
     }
-    forms = {
+    forms: dict[str, dict[str, tuple[str | None, bytes]]] = {
         "POST /v1/files": {"file": ("a", b"x"), "purpose": (None, b"user_data")},
         "POST /v1/uploads/{upload_id}/parts": {"data": ("a", b"x")},
     }

@@ -1,6 +1,8 @@
 """Azure's fine-tuning jobs: OpenAI's use cases in Azure's words."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated, TypeAlias
+
+from fastapi import APIRouter, Path, Request
 
 from tunewise.api.azure import wire
 from tunewise.api.dependencies import CallerDep, PlatformDep
@@ -10,6 +12,8 @@ from tunewise.errors import RequestError
 from tunewise.jobs import fine_tuning
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["azure fine-tuning"])
+
+CheckpointId: TypeAlias = Annotated[str, Path(description="The checkpoint's id.", examples=["ftchkpt-abc123"])]
 
 
 @router.post("", summary="Create a fine-tuning job", status_code=201)
@@ -76,7 +80,7 @@ def list_checkpoints(
 
 @router.post("/{job_id}/checkpoints/{checkpoint_id}/copy", summary="Refused: copy a checkpoint", status_code=400)
 @router.get("/{job_id}/checkpoints/{checkpoint_id}/copy", summary="Refused: how a copy stands", status_code=400)
-def copy_checkpoint(job_id: JobId, checkpoint_id: str, caller: CallerDep) -> None:
+def copy_checkpoint(job_id: JobId, checkpoint_id: CheckpointId, caller: CallerDep) -> None:
     """There is one account here, so there is nowhere to copy to."""
     raise RequestError(
         "unsupported_operation",

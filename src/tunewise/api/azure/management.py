@@ -23,8 +23,12 @@ PROVIDER = "Microsoft.CognitiveServices/accounts"
 ACCOUNT_PATH = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/{{account}}"
 router = APIRouter(prefix=ACCOUNT_PATH, tags=["azure deployments"])
 
-Part: TypeAlias = Annotated[str, Path(max_length=90, pattern=r"^[\w.()-]+$", description="Any: it is a name here.")]
-Name: TypeAlias = Annotated[str, Path(max_length=64, pattern=r"^[\w.-]+$", description="The deployment's name.")]
+Part: TypeAlias = Annotated[
+    str, Path(max_length=90, pattern=r"^[\w.()-]+$", description="Any: it is a name here.", examples=["tunewise"])
+]
+Name: TypeAlias = Annotated[
+    str, Path(max_length=64, pattern=r"^[\w.-]+$", description="The deployment's name.", examples=["owl"])
+]
 ApiVersion: TypeAlias = Annotated[str, Query(alias="api-version", description="Any date; Azure's clients send one.")]
 
 
