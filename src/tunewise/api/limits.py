@@ -5,6 +5,8 @@ Pure ASGI, in front of the routes: an oversized body is refused before it is rea
 
 import asyncio
 import re
+from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +20,8 @@ FORM_OVERHEAD_BYTES = MEGABYTE
 MAX_DEPTH = 200
 READ_SECONDS = 30.0
 """The longest silence in the middle of a body, and the longest time for a whole JSON body."""
+
+LINGER_SECONDS = 2.0
 
 UPLOADS = re.compile(r"/(files|uploads/[^/]+/parts)/?$")
 # Possessive, so that neither a long string nor one without an end costs more than one pass.
@@ -38,11 +42,13 @@ class RequestLimits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        is_upload = scope["method"] == "POST" and UPLOADS.search(scope["path"]) is not None
+        limit = self.upload_bytes + FORM_OVERHEAD_BYTES if is_upload else JSON_BYTES
+        bounded = _Bounded(receive, limit, self.read_seconds)
+        if _has_body(scope) and "expect" not in Headers(scope=scope):
+            send = _lingering(send, receive, lambda: bounded.is_over)
         try:
-            is_upload = scope["method"] == "POST" and UPLOADS.search(scope["path"]) is not None
-            limit = self.upload_bytes + FORM_OVERHEAD_BYTES if is_upload else JSON_BYTES
             _check_head(scope, limit)
-            bounded = _Bounded(receive, limit, self.read_seconds)
             if not is_upload and _has_body(scope):
                 async with asyncio.timeout(self.read_seconds):
                     await bounded.read_ahead()
@@ -51,18 +57,22 @@ class RequestLimits:
         except RequestError as error:
             await _refuse(error, scope, receive, send)
         except TimeoutError:
+            bounded.is_over = True
             await _refuse(_too_slow(self.read_seconds), scope, receive, send)
 
 
 class _Bounded:
-    """A request's body, counted and timed; or, once read ahead, replayed."""
+    """A request's body, counted and timed; or, once read ahead, replayed.
+
+    `is_over`: nothing more of it is waited for, as it is whole or came too slowly.
+    """
 
     def __init__(self, receive: Receive, limit: int, seconds: float) -> None:
         self._receive = receive
         self._limit = limit
         self._seconds = seconds
         self._seen = 0
-        self._is_whole = False
+        self.is_over = False
         self._replay: Message | None = None
         self.held = b""
 
@@ -71,22 +81,23 @@ class _Bounded:
         if self._replay is not None:
             message, self._replay = self._replay, None
             return message
-        if self._is_whole:
+        if self.is_over:
             return await self._receive()
         try:
             message = await asyncio.wait_for(self._receive(), self._seconds)
         except TimeoutError:
+            self.is_over = True
             raise _too_slow(self._seconds) from None
         self._seen += len(message.get("body", b""))
         if self._seen > self._limit:
             raise _too_large(self._limit)
-        self._is_whole = not message.get("more_body", False)
+        self.is_over = not message.get("more_body", False)
         return message
 
     async def read_ahead(self) -> None:
         """Read the whole body now."""
         pieces = []
-        while not self._is_whole:
+        while not self.is_over:
             message = await self()
             if message["type"] == "http.disconnect":
                 self._replay = message
@@ -146,3 +157,23 @@ def _too_slow(seconds: float) -> RequestError:
 
 async def _refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
     await error_response(error.code, error.message, param=error.param)(scope, receive, send)
+
+
+def _lingering(send: Send, receive: Receive, is_over: Callable[[], bool]) -> Send:
+    """`send`, which reads on for a moment before it ends an answer to a request that was not read to its end.
+
+    A connection that is closed on unread bytes is reset, and the answer is lost on its way to the client.
+    """
+
+    async def sending(message: Message) -> None:
+        is_end = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if is_end and not is_over():
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while (await receive()).get("more_body", False):
+                        pass
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await send(message)
+
+    return sending
