@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple, assert_never
 
-from tunewise.contracts.jobs import Job
+from tunewise.contracts.jobs import FINAL, Job
 from tunewise.contracts.run import SPEC_FILE, RunEvent, RunFailure, RunResult, TrainSpec
 from tunewise.errors import StoreError, TunewiseError
 from tunewise.jobs import trainer
@@ -106,10 +106,10 @@ def _step(desk: Desk, job: Job) -> bool:
             _begin(desk, job)
         case "running":
             _train(desk, job)
-        case "paused" | "cancelled":
+        case "paused" | "cancelled" | "failed":
             _stop(desk, job)
             return _release(desk, job.id)
-        case "succeeded" | "failed":
+        case "succeeded":
             return _release(desk, job.id)
         case _:
             assert_never(job.status)
@@ -190,12 +190,14 @@ def _train(desk: Desk, job: Job) -> None:
 
 
 def _start(desk: Desk, run_dir: Path) -> bool:
+    """Whether a trainer was started. Where the lock was taken, it may be a trainer's, or that of someone who looked."""
     if desk.leaving.is_set():
         return False
     child = trainer.start(run_dir, desk.spawn)
-    if child is not None:
-        log.info("%s: trainer %s started", run_dir.name, child.pid)
-        desk.started(child)
+    if child is None:
+        return False
+    log.info("%s: trainer %s started", run_dir.name, child.pid)
+    desk.started(child)
     return True
 
 
@@ -273,13 +275,13 @@ def _fail(desk: Desk, job_id: str, error: RunFailure) -> None:
 
 
 def _stop(desk: Desk, job: Job) -> None:
-    """Let the trainer of a paused or cancelled job end. A paused one may take its time to write a checkpoint."""
+    """Let the trainer of a job that goes on no more end. A paused one may take its time to write a checkpoint."""
     run_dir = desk.run_dir(job.id)
     deadline = time.monotonic() + GRACE_SECONDS
     asked = False
     while trainer.is_running(run_dir):
         asked = asked or trainer.send(run_dir, signal.SIGTERM)
-        if job.status == "cancelled" and (time.monotonic() > deadline or desk.leaving.is_set()):
+        if job.status in FINAL and (time.monotonic() > deadline or desk.leaving.is_set()):
             trainer.send(run_dir, signal.SIGKILL)
         if job.status == "paused" and desk.leaving.is_set():
             raise Lost
