@@ -60,11 +60,10 @@ class NewNames(NamedTuple):
     azure_name: str
 
 
-def final_names(job: Job, parent: TunedModel | None) -> NewNames:
-    """The name of the model that a job makes. `parent`: the model it was tuned from, whose base the name keeps."""
-    base = parent.base if parent else job.request.base
-    suffix = job.request.suffix or ""
-    return NewNames(name=f"ft:{base}:{job.organization}:{suffix}:{_short_id()}", azure_name=azure_model_name(job))
+def final_names(job: Job) -> NewNames:
+    """The name of the model that a job makes; it names the base model, also where a tuned one is tuned further."""
+    name = f"ft:{job.request.base}:{job.organization}:{job.request.suffix or ''}:{_short_id()}"
+    return NewNames(name=name, azure_name=azure_model_name(job))
 
 
 def azure_model_name(job: Job) -> str:
@@ -73,9 +72,9 @@ def azure_model_name(job: Job) -> str:
     return f"{job.request.base}.ft-{job.id.removeprefix('ftjob-')}{suffix}"
 
 
-def checkpoint_names(job: Job, parent: TunedModel | None, step: int) -> NewNames:
+def checkpoint_names(job: Job, step: int) -> NewNames:
     """The name of a job's checkpoint; its short id is its own, as OpenAI's are."""
-    final = final_names(job, parent)
+    final = final_names(job)
     return NewNames(name=f"{final.name}:ckpt-step-{step}", azure_name=f"{final.azure_name}:ckpt-step-{step}")
 
 

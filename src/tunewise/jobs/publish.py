@@ -40,7 +40,7 @@ def publish(platform: Platform, job: Job, result: RunResult, worker: str) -> boo
     with platform.database.read() as session:
         table = result_csv(events.metrics(session, job.id)).encode()
     file = _write_result_file(platform, job, table)
-    names = final_names(job, None)
+    names = final_names(job)
     with platform.database.write() as session:
         moved = jobs.transition(
             session,
@@ -106,7 +106,7 @@ def _add_models(
         directory = f"{job.id}/{event.checkpoint}"
         if event.data is None or not (platform.runs_dir / directory).is_dir():
             continue
-        own = checkpoint_names(job, None, event.data.step)
+        own = checkpoint_names(job, event.data.step)
         models.add(session, _model(job, own, event.data, event.data.step, directory, is_final=False))
         words = f"Checkpoint created at step {event.data.step} with Snapshot ID: "
         events.tell(session, job.id, f"{words}{own.name}", azure=f"{words}{own.azure_name}")
