@@ -136,7 +136,7 @@ def list_checkpoints(
 
 
 def cancel(platform: Platform, caller: Caller, job_id: str) -> Job:
-    """End a job for good. Its worker stops the trainer as soon as it sees it.
+    """End a job for good. Its worker stops the trainer as soon as it sees it, and nothing becomes a model.
 
     Raises:
         RequestError: fine_tune_not_found, or invalid_state when it has ended already.

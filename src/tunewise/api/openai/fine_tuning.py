@@ -44,7 +44,7 @@ def retrieve_job(job_id: JobId, platform: PlatformDep, caller: CallerDep) -> wir
 
 @router.post("/{job_id}/cancel", summary="Cancel a fine-tuning job")
 def cancel_job(job_id: JobId, platform: PlatformDep, caller: CallerDep) -> wire.FineTuningJob:
-    """End the job for good; its checkpoints stay."""
+    """End the job for good. It leaves no model: checkpoints become models when a job succeeds."""
     return wire.fine_tuning_job(fine_tuning.cancel(platform, caller, job_id), platform.settings)
 
 
