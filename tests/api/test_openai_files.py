@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -208,6 +209,15 @@ def test_an_ended_upload_takes_no_part(client: openai.OpenAI, live: Live) -> Non
         assert refused.value.code == "invalid_upload_state"
 
 
+def test_an_upload_whose_parts_go_while_it_is_completed_has_ended(client: openai.OpenAI, live: Live) -> None:
+    upload = client.uploads.create(filename="a", bytes=2, mime_type="text/plain", purpose="user_data")
+    part = client.uploads.parts.create(upload.id, data=b"ab").id
+    shutil.rmtree(live.platform.uploads_dir / upload.id)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.uploads.complete(upload.id, part_ids=[part])
+    assert refused.value.code == "invalid_upload_state"
+
+
 def test_the_sweeper_removes_what_is_due_and_nothing_else(tmp_path: Path) -> None:
     with serving(tmp_path) as live, live.client() as client:
         kept, expired, read = (upload(client) for _ in range(3))
@@ -222,16 +232,23 @@ def test_the_sweeper_removes_what_is_due_and_nothing_else(tmp_path: Path) -> Non
             session.connection().exec_driver_sql("UPDATE uploads SET expires_at = 1")
         leftover = live.platform.incoming_dir / "leftover"
         leftover.write_bytes(b"x")
+        pending = client.uploads.create(filename="a", bytes=2, mime_type="text/plain", purpose="user_data")
+        client.uploads.parts.create(pending.id, data=b"ab")
+        of_a_crash = live.platform.uploads_dir / "upload_0"
+        of_a_crash.mkdir()
+        (of_a_crash / "part_0").write_bytes(b"x")
         patient, impatient = Sweeper(live.platform), Sweeper(live.platform, leftover_seconds=0.01)
         patient.sweep()
         assert [file.id for file in client.files.list()] == [read, kept]
         assert {path.name for path in live.platform.files_dir.iterdir()} == {kept, read, ".incoming"}
         assert not (live.platform.uploads_dir / announced.id).exists()
         assert leftover.exists()
+        assert of_a_crash.exists()
         impatient.sweep()
         time.sleep(0.02)
         impatient.sweep()
         assert not leftover.exists()
+        assert {path.name for path in live.platform.uploads_dir.iterdir()} == {pending.id}
 
 
 def test_a_large_training_file_is_checked_line_by_line(tmp_path: Path) -> None:

@@ -53,10 +53,18 @@ class Sweeper:
         self._seen = candidates
         for path, since in candidates.items():
             if time.monotonic() - since >= self._leftover_seconds:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _without_row(self) -> list[Path]:
         lying = [path for path in self._platform.files_dir.iterdir() if path.is_file()]
+        lying += self._platform.uploads_dir.iterdir()
         with self._platform.database.read() as session:
-            known = files.ids(session)
+            known = files.ids(session) | files.pending_upload_ids(session)
         return [path for path in lying if path.name not in known] + list(self._platform.incoming_dir.iterdir())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

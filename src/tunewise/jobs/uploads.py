@@ -92,7 +92,10 @@ def complete(
     _check_parts(platform, upload, part_ids)
     receiver = Receiver(platform, upload.filename)
     try:
-        incoming = _joined(receiver, [platform.uploads_dir / upload.id / part_id for part_id in part_ids])
+        try:
+            incoming = _joined(receiver, [platform.uploads_dir / upload.id / part_id for part_id in part_ids])
+        except FileNotFoundError:  # ended while its parts were put together
+            raise _ended(upload.id) from None
         if md5 is not None and md5.lower() != incoming.md5:
             raise RequestError(
                 "checksum_mismatch", f"md5: the parts give {incoming.md5}, not {md5!r}; upload them again", param="md5"

@@ -72,6 +72,11 @@ def overdue_uploads(session: Session, now: int) -> list[Upload]:
     return values(Upload, session.scalars(query))
 
 
+def pending_upload_ids(session: Session) -> set[str]:
+    """The ids of all uploads that parts may still come for."""
+    return set(session.scalars(select(UploadRow.id).where(UploadRow.status == "pending")))
+
+
 def add_part(session: Session, part: UploadPart) -> None:
     """Keep a new part."""
     session.add(PartRow(**part.model_dump()))
