@@ -6,6 +6,7 @@ from threading import Barrier, Thread
 
 import pytest
 from sqlalchemy import inspect
+from sqlalchemy.exc import IntegrityError
 
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus
 from tunewise.contracts.run import RunEvent, StepMetrics
@@ -67,9 +68,9 @@ def test_pages_follow_the_order_of_writing_and_know_whether_there_is_more(databa
 
 def test_jobs_are_filtered_by_metadata(database: Database) -> None:
     plain = make_job(database)
-    tagged = make_job(database, metadata={"team": "a", "x y": ""})
+    tagged = make_job(database, metadata={"team": "a", "x y": "", "équipe": "bleu"})
     with database.read() as session:
-        for metadata in ({"team": "a"}, {"x y": ""}, {"team": "a", "x y": ""}):
+        for metadata in ({"team": "a"}, {"x y": ""}, {"équipe": "bleu"}, {"team": "a", "x y": ""}):
             found = jobs.listed(session, "p", after=None, limit=9, metadata=metadata)
             assert found
             assert [job.id for job in found.items] == [tagged.id]
@@ -79,6 +80,16 @@ def test_jobs_are_filtered_by_metadata(database: Database) -> None:
         without = jobs.without_metadata(session, "p", after=None, limit=9)
         assert without
         assert [job.id for job in without.items] == [plain.id]
+
+
+def test_an_error_of_the_database_tells_neither_what_was_sent_nor_the_password(database: Database) -> None:
+    job = make_job(database, metadata={"diagnosis": "secret"})
+    with pytest.raises(IntegrityError) as twice, database.write() as session:
+        jobs.add(session, job)
+    assert "secret" not in str(twice.value)
+    with pytest.raises(StoreError) as unusable:
+        Database("nonsense://user:secret@host/db")
+    assert "secret" not in unusable.value.message
 
 
 def test_of_two_racing_moves_one_wins(database: Database) -> None:

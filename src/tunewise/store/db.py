@@ -4,6 +4,8 @@ On SQLite every transaction that writes begins with `BEGIN IMMEDIATE`, so that t
 neither fails half-way; `synchronous` is FULL, so that what was answered is on the disk.
 """
 
+import json
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,12 +24,17 @@ class Database:
 
     def __init__(self, url: str) -> None:
         try:
-            self.engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+            self.engine = create_engine(
+                url,
+                pool_pre_ping=not url.startswith("sqlite"),
+                hide_parameters=True,  # an error is logged, and what users sent is not
+                json_serializer=_json,
+            )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 "invalid_database_url",
-                f"database URL {url!r} cannot be used: {error}; use sqlite:///PATH, or postgresql+psycopg://… with the "
-                "`postgres` extra installed",
+                f"database URL {_without_password(url)!r} cannot be used: {error}; use sqlite:///PATH, or "
+                "postgresql+psycopg://… with the `postgres` extra installed",
                 param="TUNEWISE_DATABASE_URL",
             ) from error
         if self.engine.dialect.name == "sqlite":
@@ -70,6 +77,15 @@ class Database:
             raise StoreError(
                 "database_unavailable", f"the database cannot be used now: {error.orig}; nothing was changed"
             ) from error
+
+
+def _json(value: object) -> str:
+    """Every letter as itself: SQLite finds no key by its path that is written with escapes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"://[^/]*@", "://***@", url)
 
 
 def _prepare_sqlite(engine: Engine) -> None:
