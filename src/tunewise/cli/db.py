@@ -25,6 +25,6 @@ def _commands() -> None:
 def upgrade_database() -> None:
     """Run the migrations that are missing; `tunewise up` and `tunewise worker` do it by themselves."""
     settings = get_settings()
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = upgrade(Database(settings.database))
     typer.echo(f"the database is at revision {NEWEST}" + (f", it was at {before}" if before else " already"))

@@ -38,6 +38,8 @@ def put(platform: Platform, caller: Caller, wanted: Wanted) -> tuple[Deployment,
     """
     with platform.database.write() as session:
         tuned = resolve(session, platform.settings, caller, wanted.model).tuned
+        other = models.deployment(session, caller.project, wanted.model)
+        model = tuned.name if tuned else other.model if other else wanted.model
         before = models.deployment(session, caller.project, wanted.name)
         if before is not None and before.scope != wanted.scope:
             raise RequestError(
@@ -47,7 +49,7 @@ def put(platform: Platform, caller: Caller, wanted: Wanted) -> tuple[Deployment,
                 param="name",
             )
         deployment = Deployment(
-            **wanted._replace(model=tuned.name if tuned else wanted.model)._asdict(),
+            **wanted._replace(model=model)._asdict(),
             project=caller.project,
             created_at=before.created_at if before else now(),
             updated_at=now(),

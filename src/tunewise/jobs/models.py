@@ -17,6 +17,7 @@ from tunewise.store import jobs, models
 from tunewise.store.rows import Order, Page, new_id, now
 
 OWNER_OF_BASES = "system"
+_OTHERS = "a project that was let use it; take its permission back, or wait"
 
 
 class ListedModel(NamedTuple):
@@ -150,12 +151,12 @@ def _deletable(session: Session, platform: Platform, caller: Caller, name: str) 
     model = _own(session, platform, caller, name)
     deployed = models.deployment_of(session, model)
     if deployed is not None:
-        raise RequestError(
-            "model_deployed", f"{name!r} has the deployment {deployed.name!r}; delete that first", param="model"
-        )
+        mine = deployed.project == caller.project
+        what = f"has the deployment {deployed.name!r}; delete that first" if mine else f"is deployed by {_OTHERS}"
+        raise RequestError("model_deployed", f"{name!r} {what}", param="model")
     job = jobs.using_model(session, model.name)
     if job is not None:
-        raise RequestError(
-            "model_in_use", f"{name!r} is tuned further by job {job.id}, which is {job.status}", param="model"
-        )
+        mine = job.project == caller.project
+        what = f"job {job.id}, which is {job.status}" if mine else _OTHERS
+        raise RequestError("model_in_use", f"{name!r} is tuned further by {what}", param="model")
     return model

@@ -54,7 +54,8 @@ def open_platform(settings: Settings) -> Platform:
     Raises:
         StoreError: the database cannot be used, or is newer than this program.
     """
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    # Training data and models lie here: where it is made now, nobody else on the machine may look in.
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     platform = Platform(settings, Database(settings.database))
     for directory in (platform.incoming_dir, platform.uploads_dir, platform.runs_dir, platform.serve_dir):
         directory.mkdir(parents=True, exist_ok=True)

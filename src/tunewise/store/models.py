@@ -118,9 +118,16 @@ def deployments(
 
 
 def deployment_of(session: Session, model: TunedModel) -> Deployment | None:
-    """A deployment of this model, whosever it is: a project that was granted a checkpoint may deploy it."""
-    names = (model.name, model.azure_name, model.id)
-    return value(Deployment, session.scalar(select(DeploymentRow).where(DeploymentRow.model.in_(names)).limit(1)))
+    """A deployment of this model, by its owner or by a project that is granted it; the owner's first.
+
+    One that is left of a permission that was taken back answers nobody, and keeps nothing.
+    """
+    granted = select(PermissionRow.project).where(PermissionRow.model == model.name)
+    is_owners = DeploymentRow.project == model.project
+    query = select(DeploymentRow).where(
+        DeploymentRow.model == model.name, or_(is_owners, DeploymentRow.project.in_(granted))
+    )
+    return value(Deployment, session.scalar(query.order_by(is_owners.desc(), DeploymentRow.n).limit(1)))
 
 
 def remove_deployment(session: Session, project: str, name: str) -> bool:
