@@ -14,6 +14,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.live import BASE, ROW, Live, serving
+from tunewise.errors import RequestError
 from tunewise.jobs import access
 from tunewise.store import models
 
@@ -238,6 +239,24 @@ def test_headers_must_fit_the_key_and_an_admin_may_name_any_project(keys: Keys) 
     assert status(keys.member, Organization="other") == 403
     assert status(keys.admin, Project="q") == 200
     assert status(keys.admin, Organization="other") == 403
+
+
+def test_a_project_is_one_organizations(keys: Keys) -> None:
+    with pytest.raises(RequestError) as refused:
+        access.create_key(keys.live.platform, role="member", organization="other", project="p")
+    assert refused.value.code == "project_taken"
+
+
+def test_without_keys_the_server_answers_to_this_machines_names_only(tmp_path: Path) -> None:
+    with serving(tmp_path) as live:
+
+        def status(host: str, key: str = "placeholder") -> int:
+            return live.http.get("/v1/files", headers={"Host": host, "api-key": key}).status_code
+
+        assert [status(host) for host in ("localhost", "127.0.0.1:8321", "[::1]:8321")] == [200, 200, 200]
+        assert [status(host) for host in ("attacker.example", "attacker.example:8321", "[10.0.0.1")] == [403, 403, 403]
+        secret = access.create_key(live.platform, role="member", organization=None, project=None).secret
+        assert status("tunewise.example", secret) == 200
 
 
 def test_a_shared_checkpoint_is_seen_and_its_job_is_not(keys: Keys) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from api.live import ROW, Live, serving
+from api.live import BASE, ROW, Live, serving
 from tunewise.api.limits import MAX_DEPTH, refuse_depth
 from tunewise.errors import RequestError
 from tunewise.store.db import Database
@@ -19,6 +19,7 @@ from tunewise.store.db import Database
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 JOBS, FILES = "/v1/fine_tuning/jobs", "/v1/files"
+DEPLOYMENT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.CognitiveServices/accounts/a/deployments/d"
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,8 @@ def exchange(live: Live, *sends: bytes, pause: float = 0.0) -> bytes:
 @pytest.mark.parametrize("path", [JOBS, FILES])
 def test_a_client_that_stops_in_the_middle_of_a_body_is_let_go(live: Live, path: str) -> None:
     kind = FORM if path == FILES else JSON
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind['Content-Type']}\r\nContent-Length: 5000\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind['Content-Type']}\r\n"
+    head += "Content-Length: 5000\r\n\r\n"
     started = time.monotonic()
     answer = exchange(live, head.encode() + FILE[:40])
     assert answer.startswith(b"HTTP/1.1 408")
@@ -229,3 +231,14 @@ def test_files_may_be_as_large_as_the_setting_says(tmp_path: Path) -> None:
     with serving(tmp_path, max_upload_mb=1) as small:
         form = {"file": ("a", b"x" * 1024 * 1024), "purpose": (None, b"user_data")}
         assert small.http.post(FILES, files=form).status_code == 200
+
+
+def test_a_number_that_no_database_holds_is_refused(live: Live) -> None:
+    body = {"sku": {"name": "s", "capacity": 10**30}, "properties": {"model": {"name": BASE}}}
+    answer = live.http.put(DEPLOYMENT, params={"api-version": "2024-10-01"}, json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "sku.capacity")
+
+
+def test_a_body_that_comes_after_its_refusal_does_not_lose_the_answer(live: Live) -> None:
+    head = f"POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 5000\r\n\r\n"
+    assert exchange(live, head.encode(), b"x" * 5000, pause=0.2).startswith(b"HTTP/1.1 415")

@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tunewise.cli.up import is_loopback, with_aliases
+from tunewise.cli.up import with_aliases
 from tunewise.errors import ConfigError
+from tunewise.jobs.access import is_loopback
 from tunewise.settings import Settings
 
 

@@ -1,5 +1,6 @@
 """What every route is given: the platform, and who asks. Knows headers; what a key is worth is `jobs.access`'."""
 
+import re
 from typing import Annotated, TypeAlias
 
 from fastapi import Depends, Header, Request, Security
@@ -55,7 +56,14 @@ def caller_of(
         organization=organization,
         project=project,
         keys_required=request.app.state.keys_required,
+        host=_host_of(request),
     )
+
+
+def _host_of(request: Request) -> str | None:
+    """What the request calls this server, without a port; whatever it is, it is taken apart."""
+    named = request.headers.get("host")
+    return None if named is None else re.sub(r":\d*$", "", named).strip("[]")
 
 
 CallerDep: TypeAlias = Annotated[Caller, Depends(caller_of)]

@@ -4,7 +4,6 @@ Workers are children that are started again when they die. SIGTERM and Ctrl-C st
 workers to drain; trainers go on by themselves and are adopted at the next start.
 """
 
-import ipaddress
 import json
 import logging
 import signal
@@ -22,7 +21,7 @@ import uvicorn
 
 from tunewise.app import create_app
 from tunewise.errors import ConfigError
-from tunewise.jobs.access import keys_exist
+from tunewise.jobs.access import is_loopback, keys_exist
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings, get_settings
 
@@ -81,14 +80,6 @@ def with_aliases(settings: Settings, aliases: list[str]) -> Settings:
             raise ConfigError("invalid_alias", f"--alias {name + sign + model!r}: write NAME=MODEL", param="--alias")
     added = {name: model for name, _, model in pairs}
     return settings.model_copy(update={"aliases": settings.aliases | added})
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address; a name other than localhost is taken for reachable."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def require_keys(platform: Platform, host: str) -> None:

@@ -5,6 +5,7 @@ is needed. A key is shown once and kept as its SHA-256: it has 256 random bits, 
 """
 
 import hashlib
+import ipaddress
 import re
 import secrets
 from typing import NamedTuple
@@ -33,7 +34,8 @@ def create_key(platform: Platform, *, role: Role, organization: str | None, proj
     """Make a key for one project.
 
     Raises:
-        RequestError: invalid_name, for a project or organization that no header could name.
+        RequestError: invalid_name, for a project or organization that no header could name; project_taken, for a
+            project of another organization.
     """
     secret = KEY_PREFIX + secrets.token_hex(SECRET_BYTES)
     key = ApiKey(
@@ -45,6 +47,14 @@ def create_key(platform: Platform, *, role: Role, organization: str | None, proj
         created_at=now(),
     )
     with platform.database.write() as session:
+        owner = keys.organization_of(session, key.project)
+        if owner not in (None, key.organization):
+            raise RequestError(
+                "project_taken",
+                f"project {key.project!r} belongs to the organization {owner!r}, and {key.organization!r} would see "
+                "its files and models; name another project",
+                param="project",
+            )
         keys.add(session, key, _hash(secret))
     return NewKey(key, secret)
 
@@ -73,12 +83,19 @@ def keys_exist(platform: Platform) -> bool:
 
 
 def identify(
-    platform: Platform, secret: str | None, *, organization: str | None, project: str | None, keys_required: bool
+    platform: Platform,
+    secret: str | None,
+    *,
+    organization: str | None,
+    project: str | None,
+    keys_required: bool,
+    host: str | None,
 ) -> Caller:
-    """Who asks, by the key and by the organization and project that the request names.
+    """Who asks, by the key and by the organization and project that the request names. `host`: what the request calls
+    this server.
 
     Raises:
-        RequestError: missing_api_key, invalid_api_key, wrong_organization, wrong_project or invalid_name.
+        RequestError: missing_api_key, invalid_api_key, wrong_organization, wrong_project, wrong_host or invalid_name.
     """
     named_organization = organization_name(organization) if organization else None
     named_project = project_name(project) if project else None
@@ -86,6 +103,7 @@ def identify(
         known = keys.find(session, _hash(secret)) if secret else None
         needed = known is not None or keys_required or keys.exist(session)
     if not needed:
+        _check_host(host)
         default = organization_name(platform.settings.organization)
         return Caller(
             organization=named_organization or default, project=named_project or DEFAULT_PROJECT, role="admin"
@@ -145,6 +163,25 @@ def _refused(secret: str | None) -> RequestError:
     return RequestError(
         "invalid_api_key", f"Incorrect API key provided: {secret[:3]}***. `tunewise keys create` makes one"
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address; a name other than localhost is taken for reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_host(host: str | None) -> None:
+    """A web page may let its own name lead to 127.0.0.1, and its visitor's browser would be let in here."""
+    if host is not None and not is_loopback(host):
+        raise RequestError(
+            "wrong_host",
+            f"Host: without keys this server answers as localhost or 127.0.0.1 only, not as {host[:NAME_CHARS]!r}; "
+            "`tunewise keys create` makes a key",
+            param="Host",
+        )
 
 
 def _check_names(key: ApiKey, organization: str | None, project: str | None) -> None:

@@ -34,6 +34,11 @@ def revoke(session: Session, key_id: str) -> bool:
     return True
 
 
+def organization_of(session: Session, project: str) -> str | None:
+    """The organization whose keys, revoked ones too, were made for this project."""
+    return session.scalar(select(KeyRow.organization).where(KeyRow.project == project).limit(1))
+
+
 def exist(session: Session) -> bool:
     """Whether any key was ever made. Revoked ones count: ending the last key must not open the server."""
     return session.scalar(select(KeyRow.n).limit(1)) is not None

@@ -77,7 +77,7 @@ class WantedSku(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: str = "Standard"
-    capacity: int | None = 1
+    capacity: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = 1
     tier: str | None = None
     size: str | None = None
     family: str | None = None
