@@ -123,3 +123,8 @@ def test_watching_follows_a_job_to_its_end(server: Live, ending: str) -> None:
     else:
         assert result.exit_code == 5
         assert "error (loss_not_finite): the loss is nan" in result.stderr
+
+
+def test_more_files_than_a_page_may_have_are_asked_for_page_by_page(server: Live) -> None:
+    result = RUNNER.invoke(app, ["files", "list", "--limit", "20000", "--url", f"{server.url}/v1"])
+    assert result.exit_code == 0, result.output

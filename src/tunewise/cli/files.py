@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+MOST_ON_A_PAGE = 10_000
 FileId: TypeAlias = Annotated[
     str, typer.Argument(metavar="FILE", help="The file's id, as `tunewise files list` shows it.")
 ]
@@ -35,7 +36,7 @@ def list_files(
     for column in ("file", "name", "purpose", "bytes", "created"):
         table.add_column(column, no_wrap=True, justify="right" if column == "bytes" else "left")
     with server(url) as client:
-        for file in islice(client.files.list(limit=limit), limit):
+        for file in islice(client.files.list(limit=min(limit, MOST_ON_A_PAGE)), limit):
             if as_json:
                 typer.echo(file.model_dump_json())
             table.add_row(file.id, file.filename, file.purpose, f"{file.bytes:,}", moment(file.created_at))
