@@ -1,5 +1,6 @@
 """What must end in a clear 4xx, with a server that goes on: size, nesting, compression, slowness, broken forms."""
 
+import asyncio
 import gzip
 import json
 import socket
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import Message
 
 from api.live import BASE, ROW, Live, serving
-from tunewise.api.limits import MAX_DEPTH, refuse_depth
+from tunewise.api.limits import MAX_DEPTH, _Bounded, refuse_depth
 from tunewise.errors import RequestError
 from tunewise.store.db import Database
 
@@ -242,3 +244,19 @@ def test_a_number_that_no_database_holds_is_refused(live: Live) -> None:
 def test_a_body_that_comes_after_its_refusal_does_not_lose_the_answer(live: Live) -> None:
     head = f"POST {JOBS} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 5000\r\n\r\n"
     assert exchange(live, head.encode(), b"x" * 5000, pause=0.2).startswith(b"HTTP/1.1 415")
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_the_time_of_a_body_ends_also_when_a_piece_comes_at_that_moment(attempt: int) -> None:
+    ended = time.monotonic() + 1.0
+
+    async def drip() -> Message:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"", "more_body": time.monotonic() < ended}
+
+    async def read() -> None:
+        async with asyncio.timeout(0.01 + attempt / 1000):
+            await _Bounded(drip, 1, 30.0).read_ahead()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(read())

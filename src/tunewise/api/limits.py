@@ -84,7 +84,9 @@ class _Bounded:
         if self.is_over:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), self._seconds)
+            # Not `wait_for`: before Python 3.12 it may swallow the end of the time for the whole body.
+            async with asyncio.timeout(self._seconds):
+                message = await self._receive()
         except TimeoutError:
             self.is_over = True
             raise _too_slow(self._seconds) from None
