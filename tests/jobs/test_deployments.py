@@ -89,3 +89,13 @@ def test_anothers_job_keeps_a_model_and_is_not_named(platform: Platform) -> None
 
 def test_a_state_directory_that_is_made_is_its_makers_alone(platform: Platform) -> None:
     assert stat.S_IMODE(platform.settings.state_dir.stat().st_mode) == 0o700
+
+
+def test_an_alias_stands_for_a_base_model_or_a_tuned_one(platform: Platform) -> None:
+    model = tuned(platform)
+    aliases = {"small": DEFAULT_MODEL, "mine": model.name, "gone": "nothing"}
+    known = platform._replace(settings=platform.settings.model_copy(update={"aliases": aliases}))
+    assert find_model(known, OWNER, "small").base == DEFAULT_MODEL
+    assert find_model(known, OWNER, "mine").tuned == model
+    with pytest.raises(RequestError, match="'gone'"):
+        find_model(known, OWNER, "gone")

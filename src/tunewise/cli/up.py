@@ -53,7 +53,7 @@ def up(
         require_keys(platform, host)
     listening = listen(host, port)
     server = uvicorn.Server(_config(platform, keys_required=not is_local))
-    crew = Crew(workers if worker else 0, settings)
+    crew = Crew(workers if worker else 0)
     signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises the signal again when it has stopped
     try:
         crew.start()
@@ -140,8 +140,7 @@ def _config(platform: Platform, *, keys_required: bool) -> uvicorn.Config:
 class Crew:
     """The worker processes: each is started again when it dies, later and later if it keeps dying."""
 
-    def __init__(self, count: int, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, count: int) -> None:
         self._stopping = threading.Event()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._threads = [threading.Thread(target=self._keep, args=(number,), daemon=True) for number in range(count)]

@@ -33,13 +33,13 @@ def resolve(session: Session, settings: Settings, caller: Caller, name: str) -> 
     """
     deployed = models.deployment(session, caller.project, name)
     name = deployed.model if deployed else name
-    tuned = models.find(session, caller.project, name)
-    if tuned is not None:
-        return Resolved(tuned.base, tuned)
-    base = settings.aliases.get(name, name)
     bases = base_names(settings)
-    if base in bases:
-        return Resolved(base, None)
+    for meant in (name, settings.aliases.get(name, name)):
+        tuned = models.find(session, caller.project, meant)
+        if tuned is not None:
+            return Resolved(tuned.base, tuned)
+        if meant in bases:
+            return Resolved(meant, None)
     names = [*bases, *settings.aliases, *(model.name for model in models.visible(session, caller.project))]
     raise RequestError(
         "model_not_found",

@@ -5,7 +5,6 @@ import logging
 from typing import Literal, TypeAlias
 
 from tunewise.contracts.jobs import Deployment
-from tunewise.errors import TunewiseError
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.names import Resolved
 
@@ -22,13 +21,13 @@ class Provisioner:
     def __init__(self, hosting: Hosting) -> None:
         self._hosting = hosting
         self._under_way: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._failures: dict[tuple[str, str], str] = {}
+        self._failures: set[tuple[str, str]] = set()
 
     def begin(self, deployment: Deployment, model: Resolved) -> None:
         """Host the deployment's model, and let it be known how that goes."""
         key = (deployment.project, deployment.name)
-        self._failures.pop(key, None)
-        task = asyncio.create_task(self._host(key, model))
+        self._failures.discard(key)
+        task = asyncio.create_task(self._host(model))
         self._under_way[key] = task
         task.add_done_callback(lambda done: self._forget(key, done))
 
@@ -45,14 +44,15 @@ class Provisioner:
             task.cancel()
         await asyncio.gather(*self._under_way.values(), return_exceptions=True)
 
-    async def _host(self, key: tuple[str, str], model: Resolved) -> None:
-        try:
-            async with self._hosting.hosted(model):
-                pass
-        except TunewiseError as error:
-            self._failures[key] = error.message
-            _log.warning("deployment %s: %s", key[1], error.message)
+    async def _host(self, model: Resolved) -> None:
+        async with self._hosting.hosted(model):
+            pass
 
     def _forget(self, key: tuple[str, str], done: asyncio.Task[None]) -> None:
-        if self._under_way.get(key) is done:
-            del self._under_way[key]
+        failure = None if done.cancelled() else done.exception()
+        if self._under_way.get(key) is not done:
+            return
+        del self._under_way[key]
+        if failure is not None:
+            self._failures.add(key)
+            _log.warning("deployment %s: %s", key[1], failure)
