@@ -1,6 +1,5 @@
 """OpenAI's requests as they may be sent: every field with its limits; any other is refused by its name."""
 
-from importlib.util import find_spec
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi.exceptions import RequestValidationError
@@ -54,7 +53,7 @@ class CreateFineTuningJob(Frozen):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="Drawn when left out.")
     metadata: Metadata | None = Field(default=None, description="Up to 16 pairs, to find jobs by.")
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = Field(
-        default=None, description="Weights & Biases, where the package `wandb` is installed."
+        default=None, description="Known, and refused by name: runs are told to no other service yet."
     )
 
     def submission(self) -> Submission:
@@ -63,6 +62,7 @@ class CreateFineTuningJob(Frozen):
         Raises:
             RequestError: unsupported_method, conflicting_parameters or integration_unavailable.
         """
+        refuse_integrations(self.integrations)
         return Submission(
             model=self.model,
             training_file=self.training_file,
@@ -71,7 +71,7 @@ class CreateFineTuningJob(Frozen):
             seed=self.seed,
             suffix=self.suffix,
             metadata=self.metadata,
-            integrations=checked_integrations(self.integrations),
+            integrations=None,
         )
 
 
@@ -173,17 +173,16 @@ def _method(asked: MethodRequest | None, deprecated: Hyperparameters | None) -> 
     return Method(supervised=Supervised(hyperparameters=chosen or deprecated or Hyperparameters()))
 
 
-def checked_integrations(asked: list[Integration] | None) -> tuple[Integration, ...] | None:
-    """The integrations, as this machine has them.
+def refuse_integrations(asked: list[Integration] | None) -> None:
+    """No run is told to another service yet, and none is silently not told.
 
     Raises:
         RequestError: integration_unavailable.
     """
-    if asked and find_spec("wandb") is None:
+    if asked:
         raise RequestError(
             "integration_unavailable",
-            "integrations.0.type: 'wandb' needs the package wandb, which the server does not have; "
-            "install it there, or leave the integration out",
+            "integrations.0.type: this server tells runs to no other service yet, 'wandb' included; leave it out, and "
+            "take the metrics from the job's events or its result file",
             param="integrations.0.type",
         )
-    return tuple(asked) if asked else None
