@@ -1,6 +1,5 @@
 """Fine-tuning jobs through the real SDK, every answer validated strictly; the worker's part is put into the store."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +103,7 @@ def test_an_unknown_model_is_told_which_there_are(client: openai.OpenAI, file: s
     assert refused.value.code == "model_not_found"
 
 
-@pytest.mark.skipif(find_spec("wandb") is not None, reason="the package wandb is installed here")
-def test_wandb_is_refused_by_name_where_it_is_not_installed(client: openai.OpenAI, file: str) -> None:
+def test_wandb_is_refused_by_name(client: openai.OpenAI, file: str) -> None:
     with pytest.raises(openai.BadRequestError, match="wandb") as refused:
         client.fine_tuning.jobs.create(
             model=BASE, training_file=file, integrations=[{"type": "wandb", "wandb": {"project": "p"}}]
