@@ -20,7 +20,8 @@ from schemathesis.specs.openapi.checks import (
 
 from api.live import ROW, serving
 
-SECONDS = 60.0
+SECONDS = 30.0
+ANSWER_SECONDS = 120  # the first chat starts a model server
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -55,7 +56,7 @@ def test_every_parameter_is_described_and_the_path_s_have_examples(document: dic
 
 
 def test_the_server_keeps_to_its_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No server error, no status and no answer that the document does not have, within a minute."""
+    """No server error, no status and no answer that the document does not have, within half a minute."""
     counts: Counter[str] = Counter()
     broken: list[str] = []
     with serving(tmp_path) as live:
@@ -76,7 +77,7 @@ def test_the_server_keeps_to_its_document(tmp_path: Path, capsys: pytest.Capture
         print(json.dumps(summary))  # noqa: T201 - the counts are asked for
     assert broken == []
     assert counts["5xx"] == 0
-    assert counts.total() > 2 * len(found)
+    assert counts.total() > len(found)
 
 
 def _ask(operation: Any, ends: float, counts: Counter[str], broken: list[str]) -> None:  # noqa: ANN401 - untyped there
@@ -93,7 +94,7 @@ def _ask(operation: Any, ends: float, counts: Counter[str], broken: list[str]) -
     def ask(case: Any) -> None:  # noqa: ANN401 - untyped there
         if time.monotonic() > ends:
             return
-        answer = case.call()
+        answer = case.call(timeout=ANSWER_SECONDS)
         counts[f"{answer.status_code // 100}xx"] += 1
         try:
             case.validate_response(answer, checks=CHECKS)

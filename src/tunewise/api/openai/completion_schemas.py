@@ -64,7 +64,7 @@ CHAT_REQUEST: Schema = {
         },
     },
     "examples": [
-        {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0}
+        {"model": "smollm2-135m-instruct", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16}
     ],
 }
 COMPLETION_REQUEST: Schema = {
