@@ -41,8 +41,8 @@ app = FastAPI()
 def bare() -> dict[str, str]:
     return {"status": "ok"}
 server = uvicorn.Server(uvicorn.Config(app, port=0, access_log=False, log_level="error"))
-import socket
-listening = socket.create_server(("127.0.0.1", 0))
+from tunewise.cli.up import listen
+listening = listen("127.0.0.1", 0)
 print(f"at http://127.0.0.1:{listening.getsockname()[1]}/v1", flush=True)
 server.run(sockets=[listening])
 """

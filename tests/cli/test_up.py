@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tunewise.cli.up import with_aliases
+from tunewise.cli.up import listen, with_aliases
 from tunewise.errors import ConfigError
 from tunewise.jobs.access import is_loopback
 from tunewise.settings import Settings
@@ -97,3 +98,9 @@ def test_what_counts_as_this_machine(host: str, local: bool) -> None:
 def test_a_half_alias_is_refused(settings: Settings, alias: str) -> None:
     with pytest.raises(ConfigError, match="NAME=MODEL"):
         with_aliases(settings, [alias])
+
+
+def test_answers_do_not_wait_for_nagles_algorithm() -> None:
+    """asyncio switches it off only where the listening socket names its protocol."""
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP

@@ -77,7 +77,8 @@ def _survive_signals() -> None:
 
 
 async def _serve(house: House, options: argparse.Namespace) -> int:
-    with socket.socket() as listening:
+    # With the protocol named, asyncio switches Nagle's algorithm off; without, each answer waits 40 ms for an ACK.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((options.host, options.port))
