@@ -69,7 +69,7 @@ def run_tutorial(name: str, *options: str, **environment: str) -> str:
 def test_the_openai_tutorial_ends_with_an_answer_of_the_tuned_model(address: str) -> None:
     told = run_tutorial(
         "openai_tutorial.py",
-        "--rows=20",
+        "--rows=12",
         "--epochs=2",
         OPENAI_BASE_URL=f"{address}/v1",
         OPENAI_API_KEY="placeholder",
@@ -77,8 +77,8 @@ def test_the_openai_tutorial_ends_with_an_answer_of_the_tuned_model(address: str
     assert re.search(r"Status: validating_files", told)
     assert re.search(r"Fine-tuned model ID: ft:smollm2-135m-instruct:org-demo:recipe-ner:\w{8}\n", told)
     events = [line.strip() for line in told.splitlines() if line.startswith("  ")]
-    assert any(re.fullmatch(r"Step 40/40: training loss=\d\.\d\d, .*full validation loss=\d\.\d\d", e) for e in events)
-    assert any(re.fullmatch(r"Checkpoint created at step 20 with Snapshot ID: ft:.*:ckpt-step-20", e) for e in events)
+    assert any(re.fullmatch(r"Step 24/24: training loss=\d\.\d\d, .*full validation loss=\d\.\d\d", e) for e in events)
+    assert any(re.fullmatch(r"Checkpoint created at step 12 with Snapshot ID: ft:.*:ckpt-step-12", e) for e in events)
     assert events.index("The job has successfully completed") > max(
         index for index, event in enumerate(events) if event.startswith(("Step", "Checkpoint", "New fine-tuned"))
     )
