@@ -59,7 +59,7 @@ def default_of(field: FieldInfo) -> str:
     default = field.default
     if isinstance(default, Path):
         return f"`{str(default).replace(str(Path.home()), '~')}`"
-    return "" if default is None or default == {} else f"`{default}`"
+    return "" if default in (None, {}, ()) else f"`{default}`"
 
 
 def main() -> int:

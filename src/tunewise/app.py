@@ -13,6 +13,7 @@ from tunewise.api import azure, health, openai
 from tunewise.api.errors import ErrorEnvelope, add_error_answers
 from tunewise.api.limits import MEGABYTE, READ_SECONDS, RequestLimits
 from tunewise.api.observe import Observed, log, make_numbers
+from tunewise.api.origins import OwnPages
 from tunewise.api.relay import Relay
 from tunewise.errors import TunewiseError
 from tunewise.jobs.hosting import Hosting
@@ -63,6 +64,7 @@ def create_app(platform: Platform, *, keys_required: bool = False, read_seconds:
     app.include_router(openai.router, prefix="/v1")
     app.include_router(azure.router)
     upload_bytes = platform.settings.max_upload_mb * MEGABYTE
+    app.add_middleware(OwnPages, allowed=platform.settings.allowed_origins)
     app.add_middleware(RequestLimits, upload_bytes=upload_bytes, read_seconds=read_seconds)
     app.add_middleware(Observed, numbers=app.state.numbers)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

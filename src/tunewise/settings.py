@@ -8,9 +8,9 @@ import platform
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tunewise.errors import ConfigError
@@ -51,6 +51,18 @@ class Settings(BaseSettings):
         default={}, description='Model names that stand for others, as JSON: {"gpt-4o-mini": "smollm2-135m-instruct"}.'
     )
     organization: str = Field(default="tunewise", description="The organization of callers without a key.")
+    allowed_hosts: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", to_lower=True)], ...] = Field(
+        default=(),
+        description="Names that a server without keys answers to, besides localhost, as JSON: "
+        '["tunewise.example"]; no ports.',
+    )
+    allowed_origins: tuple[Annotated[str, StringConstraints(pattern=r"^[\w+.-]+://[^/]+$", to_lower=True)], ...] = (
+        Field(
+            default=(),
+            description="Other sites whose pages may send requests here, as JSON; also this server's own address in front "
+            'of a proxy that changes the Host header: ["https://tunewise.example"].',
+        )
+    )
     overlong: Literal["truncate", "error"] = Field(
         default="truncate", description="What a job does with rows longer than the model's context."
     )

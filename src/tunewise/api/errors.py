@@ -33,6 +33,7 @@ KINDS: dict[str, Kind] = {
     "wrong_project": Kind(403, "permission_error"),
     "admin_required": Kind(403, "permission_error"),
     "wrong_host": Kind(403, "permission_error"),
+    "foreign_origin": Kind(403, "permission_error"),
     "not_owner": Kind(403, "permission_error"),
     "unknown_url": Kind(404),
     "fine_tune_not_found": Kind(404),

@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import re
 import secrets
+from collections.abc import Collection
 from typing import NamedTuple
 
 from tunewise.contracts.jobs import ApiKey, Caller, Role
@@ -21,6 +22,8 @@ SECRET_BYTES = 32
 HINT_CHARS = 7
 DEFAULT_PROJECT = "default"
 NAME_CHARS = 128
+# What container engines call the machine that they run on. No public name server answers for `.internal`.
+THIS_MACHINE = {"localhost", "host.docker.internal", "host.containers.internal"}
 
 
 class NewKey(NamedTuple):
@@ -103,7 +106,7 @@ def identify(
         known = keys.find(session, _hash(secret)) if secret else None
         needed = known is not None or keys_required or keys.exist(session)
     if not needed:
-        _check_host(host)
+        _check_host(host, platform.settings.allowed_hosts)
         default = organization_name(platform.settings.organization)
         return Caller(
             organization=named_organization or default, project=named_project or DEFAULT_PROJECT, role="admin"
@@ -173,13 +176,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _check_host(host: str | None) -> None:
+def _check_host(host: str | None, allowed: Collection[str]) -> None:
     """A web page may let its own name lead to 127.0.0.1, and its visitor's browser would be let in here."""
-    if host is not None and not is_loopback(host):
+    name = "" if host is None else host.lower()
+    # Browsers and resolvers keep names under `.localhost` to this machine (RFC 6761).
+    is_ours = name in THIS_MACHINE or name.endswith(".localhost") or is_loopback(name)
+    if host is not None and not is_ours and name not in allowed:
         raise RequestError(
             "wrong_host",
-            f"Host: without keys this server answers as localhost or 127.0.0.1 only, not as {host[:NAME_CHARS]!r}; "
-            "`tunewise keys create` makes a key",
+            f"Host: without keys this server answers as localhost or 127.0.0.1 only, not as {name[:NAME_CHARS]!r}; "
+            "`tunewise keys create` makes a key, or name the host in TUNEWISE_ALLOWED_HOSTS",
             param="Host",
         )
 
