@@ -8,12 +8,15 @@ import platform
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tunewise.errors import ConfigError
+
+HostName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", to_lower=True)]
+Origin: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\w+.-]+://[^/]+$", to_lower=True)]
 
 
 class Settings(BaseSettings):
@@ -51,17 +54,14 @@ class Settings(BaseSettings):
         default={}, description='Model names that stand for others, as JSON: {"gpt-4o-mini": "smollm2-135m-instruct"}.'
     )
     organization: str = Field(default="tunewise", description="The organization of callers without a key.")
-    allowed_hosts: tuple[Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", to_lower=True)], ...] = Field(
+    allowed_hosts: tuple[HostName, ...] = Field(
         default=(),
-        description="Names that a server without keys answers to, besides localhost, as JSON: "
-        '["tunewise.example"]; no ports.',
+        description='Names, without ports, that a server without keys answers to, as JSON: ["box.example"].',
     )
-    allowed_origins: tuple[Annotated[str, StringConstraints(pattern=r"^[\w+.-]+://[^/]+$", to_lower=True)], ...] = (
-        Field(
-            default=(),
-            description="Other sites whose pages may send requests here, as JSON; also this server's own address in front "
-            'of a proxy that changes the Host header: ["https://tunewise.example"].',
-        )
+    allowed_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Sites whose pages may send requests here, as JSON; behind a proxy that changes the Host header, "
+        'the server\'s own is one: ["https://tunewise.example"].',
     )
     overlong: Literal["truncate", "error"] = Field(
         default="truncate", description="What a job does with rows longer than the model's context."
@@ -118,6 +118,10 @@ def get_settings() -> Settings:
     """
     try:
         return Settings()
+    except SettingsError as error:
+        raise ConfigError(
+            "invalid_setting", f"{error}: it is no JSON. Write it as docs/settings.md shows, or unset it."
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])

@@ -18,7 +18,7 @@ SHOWN_CHARS = 200
 
 
 class OwnPages:
-    """Refuses what a page of another origin sends, unless that origin is `allowed` or it is a link that was followed."""
+    """Refuses what a page of another origin sends, unless it is one of `allowed`; a link may be followed."""
 
     def __init__(self, app: ASGIApp, *, allowed: Collection[str]) -> None:
         self.app = app
