@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 from fastapi import FastAPI
@@ -21,6 +21,7 @@ from tunewise.jobs.platform import Platform
 from tunewise.jobs.provisioning import Provisioner
 from tunewise.jobs.sweep import Sweeper
 from tunewise.jobs.usage import UsageLog
+from tunewise.web.mount import Studio, StudioRoute
 
 SWEEP_SECONDS = 60.0
 ABOUT = "Fine-tune open language models behind the API that OpenAI's and Azure OpenAI's clients speak."
@@ -38,11 +39,13 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(platform: Platform, *, keys_required: bool = False, read_seconds: float = READ_SECONDS) -> FastAPI:
+def create_app(
+    platform: Platform, *, keys_required: bool = False, read_seconds: float = READ_SECONDS, has_studio: bool = False
+) -> FastAPI:
     """The server's application.
 
     `keys_required`: refuse callers without a key even while there is none. `read_seconds`: the longest silence in the
-    middle of a request's body.
+    middle of a request's body. `has_studio`: with the pages; once per process.
     """
     app = FastAPI(
         title="Tunewise",
@@ -63,6 +66,9 @@ def create_app(platform: Platform, *, keys_required: bool = False, read_seconds:
     app.include_router(health.router)
     app.include_router(openai.router, prefix="/v1")
     app.include_router(azure.router)
+    app.state.studio = StudioRoute(_studio(app)) if has_studio else None
+    if has_studio:
+        app.router.routes.append(app.state.studio)
     upload_bytes = platform.settings.max_upload_mb * MEGABYTE
     app.add_middleware(OwnPages, allowed=platform.settings.allowed_origins)
     app.add_middleware(RequestLimits, upload_bytes=upload_bytes, read_seconds=read_seconds)
@@ -71,11 +77,17 @@ def create_app(platform: Platform, *, keys_required: bool = False, read_seconds:
     return app
 
 
+def _studio(app: FastAPI) -> Studio:
+    relay = app.state.relay
+    return Studio(relay.platform, relay.hosting, relay.usage, app.state.keys_required)
+
+
 @asynccontextmanager
 async def _running(app: FastAPI) -> AsyncIterator[None]:
-    """What runs beside the routes: sweeping, usage, hosted models. Ended in the other order."""
+    """What runs beside the routes: sweeping, usage, hosted models, the studio. Ended in the other order."""
     relay, provisioner = app.state.relay, app.state.provisioner
-    async with _sweeping(app.state.platform), relay.usage.running(), relay.hosting.running():
+    studio = nullcontext() if app.state.studio is None else app.state.studio.running()
+    async with _sweeping(app.state.platform), relay.usage.running(), relay.hosting.running(), studio:
         yield
         await provisioner.close()
 

@@ -23,7 +23,7 @@ READ_SECONDS = 30.0
 
 LINGER_SECONDS = 2.0
 
-UPLOADS = re.compile(r"/(files|uploads/[^/]+/parts)/?$")
+UPLOADS = re.compile(r"/(files|uploads/[^/]+/parts)/?$|^/_nicegui/client/[^/]+/upload/")
 # Possessive, so that neither a long string nor one without an end costs more than one pass.
 STRING = re.compile(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
 NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))

@@ -41,6 +41,7 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8321,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Also run what trains.")] = True,
     workers: Annotated[int, typer.Option(min=1, help="How many workers.")] = 1,
+    studio: Annotated[bool, typer.Option("--studio/--no-studio", help="Also serve the pages of the studio.")] = True,
     alias: Annotated[
         list[str] | None, typer.Option(help="NAME=MODEL: a model name that stands for another; repeatable.")
     ] = None,
@@ -52,7 +53,7 @@ def up(
     if not is_local:
         require_keys(platform, host)
     listening = listen(host, port)
-    server = uvicorn.Server(_config(platform, keys_required=not is_local))
+    server = uvicorn.Server(_config(platform, keys_required=not is_local, has_studio=studio))
     crew = Crew(workers if worker else 0)
     signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises the signal again when it has stopped
     try:
@@ -126,10 +127,10 @@ def base_url(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
-def _config(platform: Platform, *, keys_required: bool) -> uvicorn.Config:
+def _config(platform: Platform, *, keys_required: bool, has_studio: bool) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return uvicorn.Config(
-        create_app(platform, keys_required=keys_required),
+        create_app(platform, keys_required=keys_required, has_studio=has_studio),
         access_log=False,
         log_config=None,
         proxy_headers=False,

@@ -117,6 +117,33 @@ def identify(
     return Caller(organization=known.organization, project=named_project or known.project, role=known.role)
 
 
+def find_key(platform: Platform, secret: str) -> ApiKey:
+    """The key whose secret this is.
+
+    Raises:
+        RequestError: missing_api_key or invalid_api_key.
+    """
+    with platform.database.read() as session:
+        known = keys.find(session, _hash(secret)) if secret else None
+    if known is None:
+        raise _refused(secret)
+    return known
+
+
+def identify_key(platform: Platform, key_id: str, *, project: str | None) -> Caller:
+    """Who asks, by the id of a key that was shown before.
+
+    Raises:
+        RequestError: invalid_api_key, when it has been revoked since; wrong_project.
+    """
+    with platform.database.read() as session:
+        known = keys.get(session, key_id)
+    if known is None:
+        raise RequestError("invalid_api_key", f"The key {key_id} is not in use any more; sign in with another")
+    _check_names(known, None, project)
+    return Caller(organization=known.organization, project=project or known.project, role=known.role)
+
+
 def require_admin(caller: Caller, what: str) -> None:
     """Let only admins go on.
 

@@ -19,6 +19,11 @@ def find(session: Session, sha256: str) -> ApiKey | None:
     return value(ApiKey, one(session, KeyRow, sha256=sha256, revoked_at=None))
 
 
+def get(session: Session, key_id: str) -> ApiKey | None:
+    """The key of that id, unless it was revoked."""
+    return value(ApiKey, one(session, KeyRow, id=key_id, revoked_at=None))
+
+
 def listed(session: Session) -> list[ApiKey]:
     """Every key, oldest first, the revoked ones too."""
     return values(ApiKey, session.scalars(select(KeyRow).order_by(KeyRow.n)))

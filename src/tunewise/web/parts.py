@@ -1,0 +1,119 @@
+"""What pages are put together from: cards, tables, badges, bars, code. Knows how things look, and nothing of jobs.
+
+Text that does not change by itself is one piece of escaped HTML, so that a list of a thousand rows stays light; what
+is clicked or changes is an element of the pages' library.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+from markupsafe import Markup
+from nicegui import ui
+
+from tunewise.web.words import t
+
+Tone: TypeAlias = Literal["neutral", "busy", "good", "bad", "warn"]
+Cell: TypeAlias = str | Markup
+
+
+def markup(template: str, *values: object, **named: object) -> ui.html:
+    """HTML with each value escaped into its place."""
+    return ui.html(Markup(template).format(*values, **named), sanitize=False)
+
+
+def link(href: str, text: str) -> Markup:
+    """A link to a page or to a file."""
+    return Markup('<a href="{}">{}</a>').format(href, text)
+
+
+def badge(text: str, tone: Tone = "neutral") -> Markup:
+    """A state in a word; the tone only underlines what the word says."""
+    return Markup('<span class="tw-badge tw-{}">{}</span>').format(tone, text)
+
+
+def code(text: str) -> Markup:
+    """An id, a name or a path."""
+    return Markup("<code>{}</code>").format(text)
+
+
+def bar(share: float, label: str) -> Markup:
+    """How far something is, from 0 to 1."""
+    percent = round(100 * min(1.0, max(0.0, share)))
+    return Markup(
+        '<div class="tw-bar" role="progressbar" aria-label="{}" aria-valuemin="0" aria-valuemax="100" '
+        'aria-valuenow="{}"><span style="width:{}%"></span></div>'
+    ).format(label, percent, percent)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, numeric: Sequence[int] = ()) -> str:
+    """A table; `numeric`: the columns that are set to the right. `caption` tells screen readers what it holds."""
+    head = Markup().join(_cell("th", text, index in numeric) for index, text in enumerate(headers))
+    body = Markup().join(
+        Markup("<tr>{}</tr>").format(
+            Markup().join(_cell("td", text, index in numeric) for index, text in enumerate(row))
+        )
+        for row in rows
+    )
+    return Markup(
+        '<div class="tw-scroll" tabindex="0" role="region" aria-label="{caption}"><table class="tw-table">'
+        "<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    ).format(caption=caption, head=head, body=body)
+
+
+def facts(pairs: Sequence[tuple[str, Cell]]) -> Markup:
+    """Names and values, one below the other."""
+    entries = Markup().join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(name, value) for name, value in pairs)
+    return Markup('<dl class="tw-facts">{}</dl>').format(entries)
+
+
+@contextmanager
+def card(title: str, *, classes: str = "") -> Iterator[ui.element]:
+    """A part of a page with a heading of its own."""
+    with ui.element("section").classes(f"tw-card {classes}") as section:
+        markup("<h2>{}</h2>", title)
+        yield section
+
+
+def empty(title: str, text: str) -> None:
+    """What stands where there is nothing yet, and what to do about it."""
+    markup('<div class="tw-empty"><h2>{}</h2><p>{}</p></div>', title, text)
+
+
+def button(
+    text: str, on_click: Callable[..., Any], *, kind: Literal["first", "second", "danger"] = "second"
+) -> ui.button:
+    """A button; of `first` there is one at most on a page."""
+    looks = {"first": "unelevated color=primary", "second": "outline", "danger": "outline color=negative"}
+    return ui.button(text, on_click=on_click).props(f"no-caps {looks[kind]}")
+
+
+def copyable(text: str, language: str) -> None:
+    """Code with a button that copies it."""
+    with ui.element("div").classes("tw-code"):
+        ui.code(text, language=language)
+
+
+def download(path: str, text: str) -> Markup:
+    """A link that saves a file."""
+    return Markup('<a class="tw-download" href="{}" download>{}</a>').format(path, text)
+
+
+async def confirm(question: str, action: str) -> bool:
+    """Ask before something that cannot be taken back."""
+    with ui.dialog() as dialog, ui.card().props('role="alertdialog"').classes("tw-dialog"):
+        markup("<p>{}</p>", question)
+        with ui.element("div").classes("tw-actions"):
+            button(t("Keep"), lambda: dialog.submit(False))
+            button(action, lambda: dialog.submit(True), kind="danger")
+    agreed = bool(await dialog)
+    dialog.delete()
+    return agreed
+
+
+def _cell(tag: str, text: Cell, is_numeric: bool) -> Markup:
+    scope = Markup(' scope="col"') if tag == "th" else ""
+    classes = Markup(' class="tw-number"') if is_numeric else ""
+    return Markup("<{tag}{scope}{classes}>{text}</{tag}>").format(
+        tag=Markup(tag), scope=scope, classes=classes, text=text
+    )
