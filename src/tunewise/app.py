@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from tunewise import __version__
@@ -14,6 +14,7 @@ from tunewise.api.errors import ErrorEnvelope, add_error_answers
 from tunewise.api.limits import MEGABYTE, READ_SECONDS, RequestLimits
 from tunewise.api.observe import Observed, log, make_numbers
 from tunewise.api.origins import OwnPages
+from tunewise.api.queries import only_declared
 from tunewise.api.relay import Relay
 from tunewise.errors import TunewiseError
 from tunewise.jobs.hosting import Hosting
@@ -64,8 +65,8 @@ def create_app(
     app.state.numbers = make_numbers(platform)
     add_error_answers(app)
     app.include_router(health.router)
-    app.include_router(openai.router, prefix="/v1")
-    app.include_router(azure.router)
+    app.include_router(openai.router, prefix="/v1", dependencies=[Depends(only_declared)])
+    app.include_router(azure.router, dependencies=[Depends(only_declared)])
     app.state.studio = StudioRoute(_studio(app)) if has_studio else None
     if has_studio:
         app.router.routes.append(app.state.studio)

@@ -120,6 +120,8 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
         member = access.create_key(live.platform, role="member", organization="o", project="p").secret
         admin = access.create_key(live.platform, role="admin", organization="o", project="p").secret
         stranger = access.create_key(live.platform, role="admin", organization="o", project="q").secret
+        access.create_key(live.platform, role="member", organization="o", project="friend")
+        access.create_key(live.platform, role="admin", organization="others", project="theirs")
         with live.client(admin) as owner:
             yield Keys(live, owner, member, admin, stranger)
 
@@ -229,7 +231,7 @@ def test_lists_hold_nothing_of_another_project(keys: Keys, path: str) -> None:
     assert not mine & {item["id"] for item in lists[keys.stranger]}
 
 
-def test_headers_must_fit_the_key_and_an_admin_may_name_any_project(keys: Keys) -> None:
+def test_headers_must_fit_the_key_and_an_admin_may_name_the_organizations_projects(keys: Keys) -> None:
     def status(key: str, **headers: str) -> int:
         named = {f"OpenAI-{name}": value for name, value in headers.items()}
         return keys.live.http.get("/v1/files", headers={"api-key": key, **named}).status_code
@@ -238,7 +240,27 @@ def test_headers_must_fit_the_key_and_an_admin_may_name_any_project(keys: Keys) 
     assert status(keys.member, Project="q") == 403
     assert status(keys.member, Organization="other") == 403
     assert status(keys.admin, Project="q") == 200
+    assert status(keys.admin, Project="q", Organization="o") == 200
     assert status(keys.admin, Organization="other") == 403
+    assert [status(keys.admin, Project=project) for project in ("theirs", "nobodys")] == [403, 403]
+
+
+def test_a_project_of_others_looks_like_none(keys: Keys) -> None:
+    def said(project: str) -> str:
+        headers = {"api-key": keys.admin, "OpenAI-Project": project}
+        text: str = keys.live.http.get("/v1/files", headers=headers).json()["error"]["message"]
+        return text.replace(project, "?")
+
+    assert said("theirs") == said("nobodys")
+
+
+def test_a_checkpoint_is_shared_within_the_organization_only(keys: Keys) -> None:
+    checkpoint = keys.live.model(keys.live.job(project="p", status="succeeded")).name
+    for project in ("theirs", "nobodys"):
+        with pytest.raises(openai.BadRequestError) as refused:
+            keys.owner.fine_tuning.checkpoints.permissions.create(checkpoint, project_ids=["friend", project])
+        assert refused.value.code == "invalid_project"
+    assert keys.owner.fine_tuning.checkpoints.permissions.list(checkpoint).data == []
 
 
 def test_a_project_is_one_organizations(keys: Keys) -> None:

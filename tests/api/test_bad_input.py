@@ -35,6 +35,12 @@ def part(name: str, data: bytes, filename: str | None = None) -> bytes:
     return f'--b\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + data + b"\r\n"
 
 
+def wandb(**texts: str) -> bytes:
+    return json.dumps(
+        {"model": "m", "training_file": "f", "integrations": [{"type": "wandb", "wandb": texts}]}
+    ).encode()
+
+
 END = b"--b--\r\n"
 FILE, PURPOSE = part("file", ROW, "a.jsonl"), part("purpose", b"fine-tune")
 BAD: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
@@ -69,6 +75,30 @@ BAD: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
         "invalid_value",
     ),
     "a number of 5,000 digits": (JOBS, b'{"model":"m","training_file":"f","seed":' + b"9" * 5000 + b"}", JSON, 400, ""),
+    "a project name of 129 characters": (JOBS, wandb(project="p" * 129), JSON, 400, "invalid_value"),
+    "a run name of 129 characters": (JOBS, wandb(project="p", name="n" * 129), JSON, 400, "invalid_value"),
+    "an entity of 129 characters": (JOBS, wandb(project="p", entity="e" * 129), JSON, 400, "invalid_value"),
+    "a training type of 65 characters": (
+        "/openai/v1/fine_tuning/jobs",
+        json.dumps({"model": "m", "training_file": "f", "trainingType": "t" * 65}).encode(),
+        JSON,
+        400,
+        "invalid_value",
+    ),
+    "a model name of 513 characters": (
+        "/v1/chat/completions",
+        json.dumps({"model": "m" * 513, "messages": []}).encode(),
+        JSON,
+        400,
+        "invalid_value",
+    ),
+    "an upload's name of 5,000 characters": (
+        "/v1/uploads",
+        json.dumps({"filename": "f" * 5000, "purpose": "batch", "bytes": 1, "mime_type": "m"}).encode(),
+        JSON,
+        400,
+        "invalid_value",
+    ),
     "a large JSON body": (JOBS, b" " * (11 * 1024 * 1024), JSON, 413, "body_too_large"),
     "a form where JSON belongs": (JOBS, FILE + PURPOSE + END, FORM, 400, "invalid_json"),
     "a gzip bomb": (
@@ -138,6 +168,11 @@ URLS: dict[str, tuple[str, int]] = {
     "a limit of text": ("/v1/fine_tuning/jobs?limit=many", 400),
     "a limit beyond": ("/v1/fine_tuning/jobs?limit=101", 400),
     "an order of text": ("/v1/files?order=up", 400),
+    "an id of 513 characters": ("/v1/files/" + "f" * 513, 400),
+    "a cursor of 513 characters": ("/v1/files?after=" + "f" * 513, 400),
+    "metadata that is no filter": ("/v1/fine_tuning/jobs?metadata=x", 400),
+    "metadata without an end": ("/v1/fine_tuning/jobs?metadata[a=1", 400),
+    "metadata and none": ("/v1/fine_tuning/jobs?metadata[a]=1&metadata=null", 400),
     "no such cursor": ("/v1/fine_tuning/jobs?after=ftjob-none", 400),
     "no such URL": ("/v1/nothing", 404),
     "a quote in a metadata key": ("/v1/fine_tuning/jobs?metadata[a%22b'%5D]=1", 200),
@@ -150,6 +185,29 @@ def test_bad_urls_are_answered_in_the_envelope(live: Live, case: str) -> None:
     answer = live.http.get(url)
     assert answer.status_code == status, answer.text
     assert status == 200 or set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize(
+    ("url", "param"),
+    [
+        ("/v1/files?colour=red", "colour"),
+        ("/v1/files?limit=5&limit[x]=5", "limit[x]"),
+        ("/v1/models?limit=5", "limit"),
+        ("/v1/files?api-version=2024-10-21", "api-version"),
+        ("/openai/files?api-version=2024-10-21&colour=red", "colour"),
+        ("/openai/v1/models?api-version=preview", None),
+        (f"{DEPLOYMENT}?api-version=2024-10-01&colour=red", "colour"),
+        ("/v1/fine_tuning/jobs?colour=red", "colour"),
+        ("/healthz?probe=1", None),
+    ],
+)
+def test_a_query_parameter_that_would_be_ignored_is_refused_by_name(live: Live, url: str, param: str | None) -> None:
+    answer = live.http.get(url)
+    if param is None:
+        assert answer.status_code == 200, answer.text
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unknown_parameter")
+        assert answer.json()["error"]["param"] == param
 
 
 def test_a_wrong_method_is_answered_in_the_envelope(live: Live) -> None:

@@ -42,7 +42,8 @@ def caller_of(
         str | None, Header(alias="OpenAI-Organization", description="The organization; the key's, where keys are used.")
     ] = None,
     project: Annotated[
-        str | None, Header(alias="OpenAI-Project", description="The project; an admin's key may name any.")
+        str | None,
+        Header(alias="OpenAI-Project", description="The project; an admin's key may name any of its organization."),
     ] = None,
 ) -> Caller:
     """Who asks.

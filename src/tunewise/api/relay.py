@@ -19,6 +19,7 @@ from fastapi.responses import Response, StreamingResponse
 from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
+from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError, ServingError
 from tunewise.jobs.hosting import Hosted, Hosting, find_model
@@ -91,7 +92,7 @@ def read_request(endpoint: Endpoint, body: bytes, model: str | None = None) -> A
     name = model or _decoded(fields.get("model", Raw(NOTHING)), object)
     if name is None:
         raise RequestError("missing_required_parameter", "Missing required parameter: 'model'", param="model")
-    if not isinstance(name, str) or "\0" in name:
+    if not isinstance(name, str) or "\0" in name or len(name) > ID_CHARS:
         raise RequestError("invalid_value", f"model: must be a model's name (got {name!r:.80})", param="model")
     stream = bytes(fields.get("stream", Raw(NOTHING)))
     if stream not in BOOLEANS:

@@ -81,9 +81,9 @@ class UploadPart(Frozen):
 class WandbIntegration(Frozen):
     """Where Weights & Biases files the run."""
 
-    project: Annotated[str, Field(min_length=1)]
-    name: str | None = None
-    entity: str | None = None
+    project: Annotated[str, Field(min_length=1, max_length=128)]
+    name: Annotated[str, Field(max_length=128)] | None = None
+    entity: Annotated[str, Field(max_length=128)] | None = None
     tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
 
 

@@ -1,15 +1,18 @@
 """Access: who a caller is, and the keys that say so. Knows keys and names, and nothing of headers.
 
-Until the first key is made, whoever reaches the server is the admin of whatever project they name; from then on a key
-is needed. A key is shown once and kept as its SHA-256: it has 256 random bits, so there is nothing to guess.
+Until the first key is made, whoever reaches the server is the admin of whatever project they name. From then on a key
+is needed, a project is one that a key was made for, and an admin's key opens those of its organization. A key is shown
+once and kept as its SHA-256: it has 256 random bits, so there is nothing to guess.
 """
 
 import hashlib
 import ipaddress
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
+
+from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import ApiKey, Caller, Role
 from tunewise.errors import RequestError
@@ -105,6 +108,8 @@ def identify(
     with platform.database.read() as session:
         known = keys.find(session, _hash(secret)) if secret else None
         needed = known is not None or keys_required or keys.exist(session)
+        if known is not None:
+            _check_names(session, known, named_organization, named_project)
     if not needed:
         _check_host(host, platform.settings.allowed_hosts)
         default = organization_name(platform.settings.organization)
@@ -113,7 +118,6 @@ def identify(
         )
     if known is None:
         raise _refused(secret)
-    _check_names(known, named_organization, named_project)
     return Caller(organization=known.organization, project=named_project or known.project, role=known.role)
 
 
@@ -152,6 +156,19 @@ def require_admin(caller: Caller, what: str) -> None:
     """
     if caller.role != "admin":
         raise RequestError("admin_required", f"{what} needs a key with the role admin; this key's role is member")
+
+
+def require_projects(session: Session, caller: Caller, projects: Iterable[str], param: str) -> None:
+    """Let only projects of the caller's organization be named, once there are keys; until then, any is one.
+
+    Raises:
+        RequestError: invalid_project.
+    """
+    if not keys.exist(session):
+        return
+    for project in projects:
+        if keys.organization_of(session, project) != caller.organization:
+            raise RequestError("invalid_project", f"{param}: {_no_project(caller.organization, project)}", param=param)
 
 
 def organization_name(name: str) -> str:
@@ -217,19 +234,30 @@ def _check_host(host: str | None, allowed: Collection[str]) -> None:
         )
 
 
-def _check_names(key: ApiKey, organization: str | None, project: str | None) -> None:
+def _check_names(session: Session, key: ApiKey, organization: str | None, project: str | None) -> None:
     if organization not in (None, key.organization):
         raise RequestError(
             "wrong_organization",
             f"OpenAI-Organization: this key belongs to {key.organization!r}, not to {organization!r}",
             param="OpenAI-Organization",
         )
-    if project not in (None, key.project) and key.role != "admin":
+    if project in (None, key.project):
+        return
+    if key.role != "admin":
         raise RequestError(
             "wrong_project",
             f"OpenAI-Project: this key belongs to {key.project!r}, not to {project!r}; leave the header out",
             param="OpenAI-Project",
         )
+    if keys.organization_of(session, project) != key.organization:
+        raise RequestError(
+            "wrong_project", f"OpenAI-Project: {_no_project(key.organization, project)}", param="OpenAI-Project"
+        )
+
+
+def _no_project(organization: str, project: str) -> str:
+    """The same for a project of others as for none, so that nobody learns which there are."""
+    return f"{organization!r} has no project {project!r}; `tunewise keys create --project` makes one"
 
 
 def _hash(secret: str) -> str:

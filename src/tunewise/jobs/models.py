@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from tunewise import catalogue
 from tunewise.contracts.jobs import FINAL, Caller, Permission, TunedModel
 from tunewise.errors import RequestError
-from tunewise.jobs.access import project_name, require_admin
+from tunewise.jobs.access import project_name, require_admin, require_projects
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
 from tunewise.settings import Settings
@@ -68,10 +68,10 @@ def delete(platform: Platform, caller: Caller, name: str) -> None:
 
 
 def grant(platform: Platform, caller: Caller, name: str, projects: Sequence[str]) -> list[Permission]:
-    """Let projects use a checkpoint; granting twice gives the first permission again.
+    """Let projects of the organization use a checkpoint; granting twice gives the first permission again.
 
     Raises:
-        RequestError: admin_required, model_not_found or invalid_name.
+        RequestError: admin_required, model_not_found, invalid_project or invalid_name.
     """
     require_admin(caller, "Sharing a checkpoint")
     with platform.database.write() as session:
@@ -80,6 +80,7 @@ def grant(platform: Platform, caller: Caller, name: str, projects: Sequence[str]
             Permission(id=new_id("cp_"), model=model.name, project=project_name(project), created_at=now())
             for project in projects
         ]
+        require_projects(session, caller, projects, "project_ids")
         return [models.grant(session, permission) for permission in asked]
 
 

@@ -1,10 +1,10 @@
 """Azure OpenAI's dialect: a second serialiser over the same use cases, and its deployments.
 
 `dated` is mounted under /openai, where every request names an api-version; `dateless` under /openai/v1, where none
-does and the model is named in the body; `management` at the root, as Azure's resource manager is.
+has to and the model is named in the body; `management` at the root, as Azure's resource manager is.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, Query
 
@@ -18,11 +18,13 @@ from tunewise.errors import RequestError
 SHARED = (files.router, openai_files.router, openai_uploads.router, fine_tuning.router, openai_models.router)
 
 
-def require_api_version(
-    api_version: Annotated[
-        str | None, Query(alias="api-version", description="Any date: the API is the same.", examples=["2024-10-21"])
-    ] = None,
-) -> None:
+ApiVersion: TypeAlias = Annotated[
+    str | None,
+    Query(alias="api-version", max_length=64, description="Any: the API is the same.", examples=["2024-10-21"]),
+]
+
+
+def require_api_version(api_version: ApiVersion = None) -> None:
     """Azure's clients always send one.
 
     Raises:
@@ -36,8 +38,12 @@ def require_api_version(
         )
 
 
+def take_api_version(api_version: ApiVersion = None) -> None:
+    """Azure's newer clients may send one, such as `preview`."""
+
+
 dated = APIRouter(prefix="/openai", dependencies=[Depends(require_api_version)])
-dateless = APIRouter(prefix="/openai/v1")
+dateless = APIRouter(prefix="/openai/v1", dependencies=[Depends(take_api_version)])
 for shared in SHARED:
     dated.include_router(shared)
     dateless.include_router(shared)

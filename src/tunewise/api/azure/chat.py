@@ -13,12 +13,15 @@ from tunewise.api.openai.completion_schemas import (
     body,
 )
 from tunewise.api.relay import Endpoint, Relay, relay
+from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError
 from tunewise.jobs.deployments import NOT_THERE
 
 router = APIRouter(prefix="/deployments/{deployment}", tags=["azure completions"])
-Deployed: TypeAlias = Annotated[str, Path(description="A deployment, or a model.", examples=["sarcastic-owl"])]
+Deployed: TypeAlias = Annotated[
+    str, Path(max_length=ID_CHARS, description="A deployment, or a model.", examples=["sarcastic-owl"])
+]
 
 
 @router.post(

@@ -6,14 +6,17 @@ from fastapi import APIRouter, Path, Request
 
 from tunewise.api.azure import wire
 from tunewise.api.dependencies import CallerDep, PlatformDep
-from tunewise.api.openai.fine_tuning import After, JobId, Limit, metadata_filter
+from tunewise.api.openai.fine_tuning import FILTER, After, JobId, Limit, metadata_filter
 from tunewise.api.openai.wire import listing
+from tunewise.api.texts import ID_CHARS
 from tunewise.errors import RequestError
 from tunewise.jobs import fine_tuning
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["azure fine-tuning"])
 
-CheckpointId: TypeAlias = Annotated[str, Path(description="The checkpoint's id.", examples=["ftchkpt-abc123"])]
+CheckpointId: TypeAlias = Annotated[
+    str, Path(max_length=ID_CHARS, description="The checkpoint's id.", examples=["ftchkpt-abc123"])
+]
 
 
 @router.post("", summary="Create a fine-tuning job", status_code=201)
@@ -22,7 +25,7 @@ def create_job(request: wire.AzureCreateJob, platform: PlatformDep, caller: Call
     return wire.job(fine_tuning.submit(platform, caller, request.submission()), platform.settings)
 
 
-@router.get("", summary="List fine-tuning jobs")
+@router.get("", summary="List fine-tuning jobs", openapi_extra=FILTER)
 def list_jobs(
     request: Request, platform: PlatformDep, caller: CallerDep, after: After = None, limit: Limit = 20
 ) -> wire.AzureJobList:

@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunewise.api.dependencies import CallerDep, PlatformDep
+from tunewise.api.texts import Id, Label, Line, PathText
 from tunewise.contracts.jobs import Caller, Deployment
 from tunewise.jobs import deployments
 from tunewise.jobs.deployments import Wanted
@@ -29,7 +30,9 @@ Part: TypeAlias = Annotated[
 Name: TypeAlias = Annotated[
     str, Path(max_length=64, pattern=r"^[\w.-]+$", description="The deployment's name.", examples=["owl"])
 ]
-ApiVersion: TypeAlias = Annotated[str, Query(alias="api-version", description="Any date; Azure's clients send one.")]
+ApiVersion: TypeAlias = Annotated[
+    str, Query(alias="api-version", max_length=64, description="Any date; Azure's clients send one.")
+]
 
 
 class AccountPath(NamedTuple):
@@ -55,12 +58,12 @@ class ModelReference(BaseModel):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    name: str
-    format: str = "OpenAI"
-    version: str = "1"
-    source: str | None = None
-    publisher: str | None = None
-    sourceAccount: str | None = None  # noqa: N815
+    name: Id
+    format: Label = "OpenAI"
+    version: Label = "1"
+    source: PathText | None = None
+    publisher: Label | None = None
+    sourceAccount: PathText | None = None  # noqa: N815
 
 
 class WantedProperties(BaseModel):
@@ -76,11 +79,11 @@ class WantedSku(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = "Standard"
+    name: Label = "Standard"
     capacity: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = 1
-    tier: str | None = None
-    size: str | None = None
-    family: str | None = None
+    tier: Label | None = None
+    size: Label | None = None
+    family: Label | None = None
 
 
 class WantedDeployment(BaseModel):
@@ -90,7 +93,7 @@ class WantedDeployment(BaseModel):
 
     sku: WantedSku = WantedSku()
     properties: WantedProperties
-    tags: dict[str, str] | None = None
+    tags: Annotated[dict[Line, Line], Field(max_length=50)] | None = None
 
 
 class DeploymentProperties(BaseModel):

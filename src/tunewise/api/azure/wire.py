@@ -3,12 +3,13 @@
 What Azure leaves null although the SDK's types forbid it (`organization_id`, `result_files`) is filled in.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tunewise.api.openai.requests import CreateFineTuningJob
 from tunewise.api.openai.wire import CHECKPOINT_METRICS, Identified, Listing, Metrics, Wire
+from tunewise.api.texts import Label
 from tunewise.contracts.fine_tuning import Hyperparameters
 from tunewise.contracts.jobs import Job, JobEvent, JobStatus, Level, TunedModel
 from tunewise.contracts.run import RunFailure
@@ -24,7 +25,7 @@ NUMBERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 class AzureCreateJob(CreateFineTuningJob):
     """POST /openai/fine_tuning/jobs: OpenAI's request, where -1 is "auto", and Azure's training type."""
 
-    trainingType: str | int | None = Field(  # noqa: N815
+    trainingType: Label | Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(  # noqa: N815
         default=None, description="Azure's tier: kept, told, and of no effect here.", examples=["Standard"]
     )
 

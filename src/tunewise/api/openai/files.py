@@ -9,13 +9,15 @@ from fastapi.responses import StreamingResponse
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.multipart import received
 from tunewise.api.openai import wire
+from tunewise.api.openai.fine_tuning import After
 from tunewise.api.openai.requests import file_fields
+from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Purpose
 from tunewise.jobs import files
 
 router = APIRouter(prefix="/files", tags=["files"])
 
-FileId: TypeAlias = Annotated[str, Path(description="The file's id.", examples=["file-abc123"])]
+FileId: TypeAlias = Annotated[str, Path(max_length=ID_CHARS, description="The file's id.", examples=["file-abc123"])]
 BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 PURPOSES = ["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 FORM: dict[str, Any] = {
@@ -57,7 +59,7 @@ def list_files(
     platform: PlatformDep,
     caller: CallerDep,
     purpose: Annotated[Purpose | None, Query(description="Only files of this purpose.")] = None,
-    after: Annotated[str | None, Query(description="The id of the last item of the page before.")] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=10_000, description="The most items that the page may have.")] = 10_000,
     order: Annotated[Literal["asc", "desc"], Query(description="By the order of their creation.")] = "desc",
 ) -> wire.FileList:

@@ -8,14 +8,30 @@ from fastapi import APIRouter, Path, Query, Request
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai import wire
 from tunewise.api.openai.requests import CreateFineTuningJob
+from tunewise.api.texts import ID_CHARS
+from tunewise.errors import RequestError
 from tunewise.jobs import fine_tuning
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
 
-JobId: TypeAlias = Annotated[str, Path(description="The job's id.", examples=["ftjob-abc123"])]
-After: TypeAlias = Annotated[str | None, Query(description="The id of the last item of the page before.")]
+JobId: TypeAlias = Annotated[str, Path(max_length=ID_CHARS, description="The job's id.", examples=["ftjob-abc123"])]
+After: TypeAlias = Annotated[
+    str | None, Query(max_length=ID_CHARS, description="The id of the last item of the page before.")
+]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=100, description="The most items that the page may have.")]
 METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
+FILTER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "metadata",
+            "in": "query",
+            "style": "deepObject",
+            "explode": True,
+            "description": "`metadata[KEY]=VALUE` finds the jobs that have it, `metadata=null` those that have none.",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        }
+    ]
+}
 
 
 @router.post("", summary="Create a fine-tuning job")
@@ -24,11 +40,11 @@ def create_job(request: CreateFineTuningJob, platform: PlatformDep, caller: Call
     return wire.fine_tuning_job(fine_tuning.submit(platform, caller, request.submission()), platform.settings)
 
 
-@router.get("", summary="List fine-tuning jobs")
+@router.get("", summary="List fine-tuning jobs", openapi_extra=FILTER)
 def list_jobs(
     request: Request, platform: PlatformDep, caller: CallerDep, after: After = None, limit: Limit = 20
 ) -> wire.FineTuningJobList:
-    """Newest first. `metadata[KEY]=VALUE` finds the jobs that have it, `metadata=null` those that have none."""
+    """Newest first."""
     wanted, without = metadata_filter(request)
     page = fine_tuning.list_jobs(platform, caller, after=after, limit=limit, metadata=wanted, without_metadata=without)
     return wire.listing(
@@ -79,9 +95,28 @@ def list_checkpoints(
 
 
 def metadata_filter(request: Request) -> tuple[dict[str, str] | None, bool]:
-    """What jobs must have, and whether they must have nothing."""
-    query = request.query_params
-    pairs: dict[str, Any] = {
-        match[1]: value for name, value in query.multi_items() if (match := METADATA.fullmatch(name))
-    }
-    return pairs or None, query.get("metadata") == "null"
+    """What jobs must have, and whether they must have nothing.
+
+    Raises:
+        RequestError: invalid_value, for a filter that is neither form, or both.
+    """
+    pairs: dict[str, str] = {}
+    without = False
+    for name, value in request.query_params.multi_items():
+        if match := METADATA.fullmatch(name):
+            pairs[match[1]] = value
+        elif name == "metadata" and value == "null":
+            without = True
+        elif name.startswith("metadata"):
+            raise _wrong_filter(name)
+    if pairs and without:
+        raise _wrong_filter("metadata")
+    return pairs or None, without
+
+
+def _wrong_filter(name: str) -> RequestError:
+    return RequestError(
+        "invalid_value",
+        f"{name[:80]}: write metadata[KEY]=VALUE, as often as needed, or metadata=null",
+        param="metadata",
+    )

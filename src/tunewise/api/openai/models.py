@@ -6,13 +6,18 @@ from fastapi import APIRouter, Path
 
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai import wire
+from tunewise.api.texts import ID_CHARS
 from tunewise.jobs import models
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 ModelName: TypeAlias = Annotated[
     str,
-    Path(description="The model's name; colons may stand as they are.", examples=["ft:smollm2-135m-instruct:o:s:1"]),
+    Path(
+        max_length=ID_CHARS,
+        description="The model's name; colons may stand as they are.",
+        examples=["ft:smollm2-135m-instruct:o:s:1"],
+    ),
 ]
 
 

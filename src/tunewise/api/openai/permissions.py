@@ -6,14 +6,21 @@ from fastapi import APIRouter, Path, Query
 
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai import wire
+from tunewise.api.openai.fine_tuning import After
 from tunewise.api.openai.requests import CreatePermissions
+from tunewise.api.texts import ID_CHARS
 from tunewise.jobs import models
 from tunewise.store.rows import Order
 
 router = APIRouter(prefix="/fine_tuning/checkpoints/{checkpoint:path}/permissions", tags=["checkpoint permissions"])
 
 Checkpoint: TypeAlias = Annotated[
-    str, Path(description="The checkpoint's name or id.", examples=["ft:smollm2-135m-instruct:o:s:1:ckpt-step-10"])
+    str,
+    Path(
+        max_length=ID_CHARS,
+        description="The checkpoint's name or id.",
+        examples=["ft:smollm2-135m-instruct:o:s:1:ckpt-step-10"],
+    ),
 ]
 ORDERS: dict[str, Order] = {"ascending": "asc", "descending": "desc"}
 
@@ -32,8 +39,8 @@ def list_permissions(
     checkpoint: Checkpoint,
     platform: PlatformDep,
     caller: CallerDep,
-    project_id: Annotated[str | None, Query(description="Only this project's.")] = None,
-    after: Annotated[str | None, Query(description="The id of the last item of the page before.")] = None,
+    project_id: Annotated[str | None, Query(max_length=ID_CHARS, description="Only this project's.")] = None,
+    after: After = None,
     limit: Annotated[int, Query(ge=1, le=100, description="The most items that the page may have.")] = 10,
     order: Annotated[
         Literal["ascending", "descending"], Query(description="By the order of their creation.")
@@ -49,7 +56,9 @@ def list_permissions(
 @router.delete("/{permission_id}", summary="Take a permission back")
 def delete_permission(
     checkpoint: Checkpoint,
-    permission_id: Annotated[str, Path(description="The permission's id.", examples=["cp_abc123"])],
+    permission_id: Annotated[
+        str, Path(max_length=ID_CHARS, description="The permission's id.", examples=["cp_abc123"])
+    ],
     platform: PlatformDep,
     caller: CallerDep,
 ) -> wire.PermissionDeleted:

@@ -5,19 +5,13 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field, StringConstraints, ValidationError
 
+from tunewise.api.texts import Id, Line, Metadata, PathText
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.frozen import Frozen
 from tunewise.contracts.jobs import Integration
 from tunewise.errors import RequestError
 from tunewise.jobs import uploads
 from tunewise.jobs.fine_tuning import Submission
-
-Text: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-"""No database keeps a NUL in a text."""
-Id: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
-MetadataKey: TypeAlias = Annotated[str, StringConstraints(max_length=64, pattern=r"^[^\x00]*$")]
-MetadataValue: TypeAlias = Annotated[str, StringConstraints(max_length=512, pattern=r"^[^\x00]*$")]
-Metadata: TypeAlias = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 
 UploadPurpose: TypeAlias = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
 
@@ -92,10 +86,12 @@ class FileFields(Frozen):
 class CreateUpload(Frozen):
     """POST /v1/uploads."""
 
-    filename: Text = Field(description="The name that the file will have.", examples=["train.jsonl"])
+    filename: PathText = Field(
+        description="The name that the file will have; its last component is kept.", examples=["train.jsonl"]
+    )
     purpose: UploadPurpose = Field(examples=["fine-tune"])
     bytes: Annotated[int, Field(ge=1, le=uploads.MAX_BYTES)] = Field(description="Of all parts together.")
-    mime_type: Annotated[Text, StringConstraints(max_length=256)] = Field(examples=["application/jsonl"])
+    mime_type: Line = Field(examples=["application/jsonl"])
     expires_after: ExpiresAfter | None = None
 
     def asked(self) -> uploads.UploadAsked:
