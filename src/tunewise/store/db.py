@@ -104,5 +104,9 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("tunewise_immediate", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+        if connection.get_execution_options().get("tunewise_immediate", True):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            return
+        raw = connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)
+        raw.execute("BEGIN")  # takes no lock, so it cannot fail; through SQLAlchemy it takes ten times as long

@@ -7,11 +7,18 @@ from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import JobEvent, Level
 from tunewise.contracts.run import RunEvent
-from tunewise.store.rows import Page, new_id, now, page
+from tunewise.store.rows import Page, new_id, now, page, paged
 from tunewise.store.tables import EventRow
 
 PREFIX = "ftevent-"
 AZURE_STEPS = 10  # Azure tells every tenth step
+_EVENT = EventRow.__table__.c
+_OPENAIS = paged(EventRow, "job_id").where(_EVENT.message.is_not(None))
+_AZURES = (
+    paged(EventRow, "job_id")
+    .where(_EVENT.azure_message.is_not(None))
+    .where((_EVENT.type != "metrics") | (_EVENT.data["step"].as_integer() % AZURE_STEPS == 0))
+)
 
 
 def tell(session: Session, job_id: str, message: str, *, azure: str | None = None, level: Level = "info") -> None:
@@ -52,16 +59,12 @@ def copy(session: Session, job_id: str, journal: Sequence[RunEvent]) -> list[Run
 
 def listed(session: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent] | None:
     """A page of a job's events as OpenAI tells them, newest first; None where `after` names none of them."""
-    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.message.is_not(None))
-    return page(session, JobEvent, EventRow, query, after=after, limit=limit)
+    return page(session, JobEvent, _OPENAIS, after=after, limit=limit, job_id=job_id)
 
 
 def listed_for_azure(session: Session, job_id: str, *, after: str | None, limit: int) -> Page[JobEvent] | None:
     """The same as Azure tells them: in its words, and of the steps every tenth."""
-    query = select(EventRow).where(EventRow.job_id == job_id, EventRow.azure_message.is_not(None))
-    tenth = EventRow.data["step"].as_integer() % AZURE_STEPS == 0
-    query = query.where((EventRow.type != "metrics") | tenth)
-    return page(session, JobEvent, EventRow, query, after=after, limit=limit)
+    return page(session, JobEvent, _AZURES, after=after, limit=limit, job_id=job_id)
 
 
 def metrics(session: Session, job_id: str) -> list[dict[str, float | int | None]]:

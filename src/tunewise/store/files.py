@@ -4,8 +4,12 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import StoredFile, Upload, UploadPart, UploadStatus
-from tunewise.store.rows import Order, Page, one, page, value, values
+from tunewise.store.rows import ORDERS, Order, Page, Paged, found, lookup, one, page, paged, values
 from tunewise.store.tables import FileRow, PartRow, UploadRow
+
+_BY_ID = lookup(FileRow, "project", "id")
+_UPLOAD_BY_ID = lookup(UploadRow, "project", "id")
+_LISTED: dict[Order, Paged] = {order: paged(FileRow, "project", order=order) for order in ORDERS}
 
 
 def add(session: Session, file: StoredFile) -> None:
@@ -16,7 +20,7 @@ def add(session: Session, file: StoredFile) -> None:
 
 def get(session: Session, project: str, file_id: str) -> StoredFile | None:
     """The project's file of that id."""
-    return value(StoredFile, one(session, FileRow, project=project, id=file_id))
+    return found(session, StoredFile, _BY_ID, project=project, id=file_id)
 
 
 def remove(session: Session, project: str, file_id: str) -> bool:
@@ -29,10 +33,10 @@ def listed(
     session: Session, project: str, *, purpose: str | None, after: str | None, limit: int, order: Order
 ) -> Page[StoredFile] | None:
     """A page of the project's files; None where `after` names none of them."""
-    query = select(FileRow).where(FileRow.project == project)
+    query = _LISTED[order]
     if purpose is not None:
-        query = query.where(FileRow.purpose == purpose)
-    return page(session, StoredFile, FileRow, query, after=after, limit=limit, order=order)
+        query = query.where(FileRow.__table__.c.purpose == purpose)
+    return page(session, StoredFile, query, after=after, limit=limit, project=project)
 
 
 def expired(session: Session, now: int) -> list[StoredFile]:
@@ -53,7 +57,7 @@ def add_upload(session: Session, upload: Upload) -> None:
 
 def get_upload(session: Session, project: str, upload_id: str) -> Upload | None:
     """The project's upload of that id."""
-    return value(Upload, one(session, UploadRow, project=project, id=upload_id))
+    return found(session, Upload, _UPLOAD_BY_ID, project=project, id=upload_id)
 
 
 def end_upload(session: Session, upload_id: str, status: UploadStatus, file_id: str | None = None) -> bool:

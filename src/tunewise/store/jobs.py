@@ -10,11 +10,14 @@ from sqlalchemy import ColumnElement, String, and_, cast, func, or_, select, upd
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import ACTIVE, FINAL, TRANSITIONS, Job, JobStatus
-from tunewise.store.rows import Page, now, one, page, value, values
+from tunewise.store.rows import Page, found, lookup, now, one, page, paged, value, values
 from tunewise.store.tables import JobRow
 
 # The owner of jobs that a worker has left behind: nobody, but their trainers may still run.
 LEFT = "left"
+_BY_ID = lookup(JobRow, "project", "id")
+_LISTED = paged(JobRow, "project")
+_METADATA = JobRow.__table__.c.request["metadata"]
 
 
 def add(session: Session, job: Job) -> None:
@@ -25,7 +28,7 @@ def add(session: Session, job: Job) -> None:
 
 def get(session: Session, project: str, job_id: str) -> Job | None:
     """The project's job of that id."""
-    return value(Job, one(session, JobRow, project=project, id=job_id))
+    return found(session, Job, _BY_ID, project=project, id=job_id)
 
 
 def find(session: Session, job_id: str) -> Job | None:
@@ -37,19 +40,16 @@ def listed(
     session: Session, project: str, *, after: str | None, limit: int, metadata: dict[str, str] | None = None
 ) -> Page[Job] | None:
     """A page of the project's jobs, newest first, that have all of `metadata`; None where `after` names none."""
-    query = select(JobRow).where(JobRow.project == project)
+    query = _LISTED
     for key, wanted in (metadata or {}).items():
-        query = query.where(JobRow.request["metadata"][key].as_string() == wanted)
-    return page(session, Job, JobRow, query, after=after, limit=limit)
+        query = query.where(_METADATA[key].as_string() == wanted)
+    return page(session, Job, query, after=after, limit=limit, project=project)
 
 
 def without_metadata(session: Session, project: str, *, after: str | None, limit: int) -> Page[Job] | None:
     """A page of the project's jobs that have no metadata."""
-    kept = JobRow.request["metadata"]
-    query = select(JobRow).where(
-        JobRow.project == project, or_(kept.as_string().is_(None), cast(kept, String) == "null")
-    )
-    return page(session, Job, JobRow, query, after=after, limit=limit)
+    query = _LISTED.where(or_(_METADATA.as_string().is_(None), cast(_METADATA, String) == "null"))
+    return page(session, Job, query, after=after, limit=limit, project=project)
 
 
 def transition(

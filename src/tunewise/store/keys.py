@@ -4,8 +4,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import ApiKey
-from tunewise.store.rows import now, one, value, values
+from tunewise.store.rows import found, lookup, now, one, values
 from tunewise.store.tables import KeyRow
+
+_IN_USE = lookup(KeyRow, "sha256").where(KeyRow.__table__.c.revoked_at.is_(None))
+_ANY = select(KeyRow.__table__.c.n).limit(1)
 
 
 def add(session: Session, key: ApiKey, sha256: str) -> None:
@@ -16,7 +19,7 @@ def add(session: Session, key: ApiKey, sha256: str) -> None:
 
 def find(session: Session, sha256: str) -> ApiKey | None:
     """The key with that hash, unless it was revoked."""
-    return value(ApiKey, one(session, KeyRow, sha256=sha256, revoked_at=None))
+    return found(session, ApiKey, _IN_USE, sha256=sha256)
 
 
 def get(session: Session, key_id: str) -> ApiKey | None:
@@ -46,4 +49,4 @@ def organization_of(session: Session, project: str) -> str | None:
 
 def exist(session: Session) -> bool:
     """Whether any key was ever made. Revoked ones count: ending the last key must not open the server."""
-    return session.scalar(select(KeyRow.n).limit(1)) is not None
+    return session.scalar(_ANY) is not None

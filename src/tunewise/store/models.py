@@ -1,13 +1,22 @@
 """Tuned models, checkpoints, who may use them, and the deployments that keep them."""
 
-from typing import Any
-
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import bindparam, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.jobs import Deployment, Permission, TunedModel
-from tunewise.store.rows import Order, Page, now, one, page, value, values
+from tunewise.store.rows import ORDERS, Order, Page, Paged, found, lookup, now, one, page, paged, value, values
 from tunewise.store.tables import DeploymentRow, ModelRow, PermissionRow, UsageRow
+
+_MODEL = ModelRow.__table__.c
+_NAMED = or_(_MODEL.name == bindparam("name"), _MODEL.azure_name == bindparam("name"), _MODEL.id == bindparam("name"))
+_GRANTED = select(PermissionRow.model).where(PermissionRow.project == bindparam("project"))
+_VISIBLE = or_(_MODEL.project == bindparam("project"), _MODEL.name.in_(_GRANTED))
+_VISIBLE_ONE = select(ModelRow.__table__).where(_NAMED, _VISIBLE)
+_OWN = lookup(ModelRow, "project").where(_NAMED)
+_CHECKPOINTS = paged(ModelRow, "job_id")
+_UNFINISHED = _CHECKPOINTS.where(_MODEL.is_final.is_(False))
+_PERMISSIONS: dict[Order, Paged] = {order: paged(PermissionRow, "model", order=order) for order in ORDERS}
+_DEPLOYMENT = lookup(DeploymentRow, "project", "name")
 
 
 def add(session: Session, model: TunedModel) -> None:
@@ -18,18 +27,18 @@ def add(session: Session, model: TunedModel) -> None:
 
 def find(session: Session, project: str, name: str) -> TunedModel | None:
     """The model or checkpoint of that name, in either dialect, or id, that the project owns or was granted."""
-    query = select(ModelRow).where(_named(name), _visible(project))
-    return value(TunedModel, session.scalar(query))
+    return found(session, TunedModel, _VISIBLE_ONE, name=name, project=project)
 
 
 def owned(session: Session, project: str, name: str) -> TunedModel | None:
     """The project's own model or checkpoint of that name or id."""
-    return value(TunedModel, session.scalar(select(ModelRow).where(_named(name), ModelRow.project == project)))
+    return found(session, TunedModel, _OWN, name=name, project=project)
 
 
 def visible(session: Session, project: str) -> list[TunedModel]:
     """All models and checkpoints that the project owns or was granted, newest first."""
-    return values(TunedModel, session.scalars(select(ModelRow).where(_visible(project)).order_by(ModelRow.n.desc())))
+    query = select(ModelRow).where(_VISIBLE).order_by(ModelRow.n.desc())
+    return values(TunedModel, session.scalars(query, {"project": project}))
 
 
 def of_job(session: Session, job_id: str) -> list[TunedModel]:
@@ -42,10 +51,8 @@ def checkpoints(
     session: Session, job_id: str, *, with_final: bool, after: str | None, limit: int
 ) -> Page[TunedModel] | None:
     """A page of the job's checkpoints, newest first; Azure counts the final model among them."""
-    query = select(ModelRow).where(ModelRow.job_id == job_id)
-    if not with_final:
-        query = query.where(ModelRow.is_final.is_(False))
-    return page(session, TunedModel, ModelRow, query, after=after, limit=limit)
+    query = _CHECKPOINTS if with_final else _UNFINISHED
+    return page(session, TunedModel, query, after=after, limit=limit, job_id=job_id)
 
 
 def remove(session: Session, model_id: str) -> None:
@@ -71,10 +78,10 @@ def permissions(
     session: Session, model: str, *, project: str | None, after: str | None, limit: int, order: Order
 ) -> Page[Permission] | None:
     """A page of a checkpoint's permissions."""
-    query = select(PermissionRow).where(PermissionRow.model == model)
+    query = _PERMISSIONS[order]
     if project is not None:
-        query = query.where(PermissionRow.project == project)
-    return page(session, Permission, PermissionRow, query, after=after, limit=limit, order=order)
+        query = query.where(PermissionRow.__table__.c.project == project)
+    return page(session, Permission, query, after=after, limit=limit, model=model)
 
 
 def revoke(session: Session, model: str, permission_id: str) -> bool:
@@ -102,7 +109,7 @@ def put_deployment(session: Session, deployment: Deployment) -> bool:
 
 def deployment(session: Session, project: str, name: str) -> Deployment | None:
     """The project's deployment of that name."""
-    return value(Deployment, one(session, DeploymentRow, project=project, name=name))
+    return found(session, Deployment, _DEPLOYMENT, project=project, name=name)
 
 
 def deployments(
@@ -162,12 +169,3 @@ def usage(session: Session, project: str, model: str) -> dict[str, int]:
     found = session.execute(select(*sums).where(row.project == project, row.model == model)).one()
     names = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens")
     return {name: int(total or 0) for name, total in zip(names, found, strict=True)}
-
-
-def _named(name: str) -> ColumnElement[bool]:
-    return or_(ModelRow.name == name, ModelRow.azure_name == name, ModelRow.id == name)
-
-
-def _visible(project: str) -> ColumnElement[bool]:
-    granted: Any = select(PermissionRow.model).where(PermissionRow.project == project)
-    return or_(ModelRow.project == project, ModelRow.name.in_(granted))

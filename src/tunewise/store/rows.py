@@ -1,4 +1,9 @@
-"""What the modules of one resource share: new ids, the clock, rows as frozen values, and pages of a list."""
+"""What the modules of one resource share: new ids, the clock, rows as frozen values, and pages of a list.
+
+What requests wait for is asked by queries that are made once, with named parameters, and over columns: SQLAlchemy takes
+longer to make a query than to run it, and an object of its ORM for each row costs as much again (docs/performance.md).
+Rows that are to be changed are loaded as objects, with `one`.
+"""
 
 import secrets
 import time
@@ -6,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from tunewise.store.tables import Listed, Table
@@ -14,6 +19,8 @@ from tunewise.store.tables import Listed, Table
 Value = TypeVar("Value", bound=BaseModel)
 Row = TypeVar("Row", bound=Table)
 Order: TypeAlias = Literal["asc", "desc"]
+ORDERS: tuple[Order, ...] = ("asc", "desc")
+BEFORE_ALL: dict[Order, int] = {"asc": 0, "desc": 2**63 - 1}
 
 
 class Page(NamedTuple, Generic[Value]):
@@ -21,6 +28,18 @@ class Page(NamedTuple, Generic[Value]):
 
     items: list[Value]
     has_more: bool
+
+
+class Paged(NamedTuple):
+    """A query that is read page by page: `:edge` is the number of the row before the page, `:rows` its length."""
+
+    query: Select[Any]
+    table: type[Listed]
+    order: Order
+
+    def where(self, condition: ColumnElement[bool]) -> "Paged":
+        """The same of fewer rows."""
+        return self._replace(query=self.query.where(condition))
 
 
 def new_id(prefix: str) -> str:
@@ -48,27 +67,45 @@ def fields(kind: type[Value], row: Table) -> dict[str, Any]:
     return {name: getattr(row, name) for name in kind.model_fields}
 
 
+def lookup(table: type[Table], *names: str) -> Select[Any]:
+    """A query for the row whose columns of these names have the values that it is asked with."""
+    columns = table.__table__.c
+    return select(table.__table__).where(*(columns[name] == bindparam(name) for name in names))
+
+
+def found(session: Session, kind: type[Value], query: Select[Any], **parameters: object) -> Value | None:
+    """The one row of a `lookup` as a frozen value."""
+    row = session.execute(query, parameters).mappings().first()
+    return None if row is None else _value(kind, row)
+
+
+def paged(table: type[Listed], *names: str, order: Order = "desc") -> Paged:
+    """The rows whose columns of these names have the values that the list is asked with, in the order of writing."""
+    n = table.__table__.c.n
+    edge = n < bindparam("edge") if order == "desc" else n > bindparam("edge")
+    query = lookup(table, *names).where(edge).order_by(n.desc() if order == "desc" else n).limit(bindparam("rows"))
+    return Paged(query, table, order)
+
+
 def page(
-    session: Session,
-    kind: type[Value],
-    table: type[Listed],
-    query: Select[Any],
-    *,
-    after: str | None,
-    limit: int,
-    order: Order = "desc",
+    session: Session, kind: type[Value], paged: Paged, *, after: str | None, limit: int, **parameters: object
 ) -> Page[Value] | None:
-    """At most `limit` rows of `query` (over `table`) after the one with the id `after`; None where it is not there."""
+    """At most `limit` rows after the one with the id `after`; None where that is not among them."""
+    parameters |= {"edge": BEFORE_ALL[paged.order], "rows": limit + 1}
     if after is not None:
-        cursor = session.scalar(query.where(table.id == after).with_only_columns(table.n))
+        columns = paged.table.__table__.c
+        cursor = session.scalar(paged.query.where(columns.id == after).with_only_columns(columns.n), parameters)
         if cursor is None:
             return None
-        query = query.where(table.n < cursor if order == "desc" else table.n > cursor)
-    ordered = query.order_by(table.n.desc() if order == "desc" else table.n).limit(limit + 1)
-    rows = list(session.scalars(ordered))
-    return Page(values(kind, rows[:limit]), len(rows) > limit)
+        parameters["edge"] = cursor
+    rows = session.execute(paged.query, parameters).mappings().all()
+    return Page([_value(kind, row) for row in rows[:limit]], len(rows) > limit)
 
 
 def one(session: Session, table: type[Row], **where: object) -> Row | None:
-    """The row whose columns have these values, or None."""
+    """The row whose columns have these values, to be changed; or None."""
     return session.scalar(select(table).filter_by(**where))
+
+
+def _value(kind: type[Value], row: RowMapping) -> Value:
+    return kind.model_validate({name: row[name] for name in kind.model_fields})
