@@ -7,7 +7,9 @@ from tunewise.contracts.jobs import ApiKey
 from tunewise.store.rows import found, lookup, now, one, values
 from tunewise.store.tables import KeyRow
 
-_IN_USE = lookup(KeyRow, "sha256").where(KeyRow.__table__.c.revoked_at.is_(None))
+_IS_IN_USE = KeyRow.__table__.c.revoked_at.is_(None)
+_BY_HASH = lookup(KeyRow, "sha256").where(_IS_IN_USE)
+_BY_ID = lookup(KeyRow, "id").where(_IS_IN_USE)
 _ANY = select(KeyRow.__table__.c.n).limit(1)
 
 
@@ -19,12 +21,12 @@ def add(session: Session, key: ApiKey, sha256: str) -> None:
 
 def find(session: Session, sha256: str) -> ApiKey | None:
     """The key with that hash, unless it was revoked."""
-    return found(session, ApiKey, _IN_USE, sha256=sha256)
+    return found(session, ApiKey, _BY_HASH, sha256=sha256)
 
 
 def get(session: Session, key_id: str) -> ApiKey | None:
     """The key of that id, unless it was revoked."""
-    return value(ApiKey, one(session, KeyRow, id=key_id, revoked_at=None))
+    return found(session, ApiKey, _BY_ID, id=key_id)
 
 
 def listed(session: Session) -> list[ApiKey]:
