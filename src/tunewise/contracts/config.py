@@ -99,15 +99,20 @@ class EvaluationConfig(Frozen):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
 
 
-class RunConfig(Frozen):
+class EvaluationPlan(Frozen):
+    """What counts as good, what the tuned model is compared with, and what a verdict is reckoned from."""
+
+    graders: Annotated[tuple[AnyGrader, ...], Field(min_length=1, description="How an answer is scored.")]
+    arms: ArmsConfig = ArmsConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    prices: Prices = Prices()
+    use_case: UseCase = UseCase()
+
+
+class RunConfig(EvaluationPlan):
     """The whole of `tunewise.yaml`."""
 
     model: str = Field(default="smollm2-135m-instruct", description="Catalogue name, hub id, directory or GGUF file.")
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] = "tuned"
     data: DataConfig
-    graders: Annotated[tuple[AnyGrader, ...], Field(min_length=1)]
     training: TrainingRequest = TrainingRequest()
-    arms: ArmsConfig = ArmsConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-    prices: Prices = Prices()
-    use_case: UseCase = UseCase()

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tunewise.contracts.config import RunConfig
+from tunewise.contracts.config import EvaluationPlan, RunConfig
 from tunewise.errors import ConfigError
 
 
@@ -25,7 +25,8 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(
             "invalid_config", f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems), param=str(path)
         ) from invalid
-    _check_meaning(config, path)
+    _check_early_stopping(config, path)
+    check_meaning(config, str(path))
     return config
 
 
@@ -66,29 +67,40 @@ def _all_field_names(model: type[BaseModel]) -> list[str]:
     return sorted({name for part in parts for name in part.get("properties", {})})
 
 
-def _check_meaning(config: RunConfig, path: Path) -> None:
-    """What single fields cannot say: exactly one primary grader, and no two arms or graders of one name."""
+def check_meaning(plan: EvaluationPlan, place: str) -> None:
+    """What single fields cannot say: exactly one primary grader, and no two arms or graders of one name.
+
+    `place`: what the error begins with.
+
+    Raises:
+        ConfigError: duplicate_grader, primary_grader or duplicate_arm.
+    """
+    names = [grader.name for grader in plan.graders]
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            "duplicate_grader", f"{place}: graders: two share a name: {names}; rename one", param="graders"
+        )
+    primaries = [grader.name for grader in plan.graders if grader.primary]
+    if len(primaries) > 1 or (not primaries and len(names) > 1):
+        raise ConfigError(
+            "primary_grader",
+            f"{place}: graders: {len(primaries)} of {len(names)} have `primary: true`; "
+            "mark the one grader that the verdict is about",
+            param="graders",
+        )
+    optional = [arm.name for arm in (plan.arms.few_shot, plan.arms.retrieval) if arm is not None]
+    arms = [*(arm.name for arm in plan.arms.prompt), *optional, "tuned", "majority", "nearest"]
+    doubled = sorted({name for name in arms if arms.count(name) > 1})
+    if doubled:
+        raise ConfigError(
+            "duplicate_arm", f"{place}: arms: the name {doubled[0]!r} is used twice; rename one", param="arms"
+        )
+
+
+def _check_early_stopping(config: RunConfig, path: Path) -> None:
     if config.training.early_stopping_patience is not None and config.data.valid is None:
         raise ConfigError(
             "early_stopping_needs_validation",
             f"{path}: training.early_stopping_patience needs data.valid; add a validation file or leave it out",
             param="training.early_stopping_patience",
         )
-    names = [grader.name for grader in config.graders]
-    if len(set(names)) < len(names):
-        raise ConfigError(
-            "duplicate_grader", f"{path}: graders: two share a name: {names}; rename one", param="graders"
-        )
-    primaries = [grader.name for grader in config.graders if grader.primary]
-    if len(primaries) > 1 or (not primaries and len(names) > 1):
-        raise ConfigError(
-            "primary_grader",
-            f"{path}: graders: {len(primaries)} of {len(names)} have `primary: true`; "
-            "mark the one grader that the verdict is about",
-            param="graders",
-        )
-    optional = [arm.name for arm in (config.arms.few_shot, config.arms.retrieval) if arm is not None]
-    arms = [*(arm.name for arm in config.arms.prompt), *optional, "tuned", "majority", "nearest"]
-    doubled = sorted({name for name in arms if arms.count(name) > 1})
-    if doubled:
-        raise ConfigError("duplicate_arm", f"{path}: arms: the name {doubled[0]!r} is used twice; rename one")

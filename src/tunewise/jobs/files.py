@@ -117,7 +117,7 @@ def delete(platform: Platform, caller: Caller, file_id: str) -> None:
     """Delete a file for good.
 
     Raises:
-        RequestError: file_not_found, or file_in_use while a job that has not ended reads it.
+        RequestError: file_not_found, or file_in_use while a job, or its evaluation, has not ended and reads it.
     """
     retrieve(platform, caller, file_id)
     with platform.database.write() as session:
@@ -125,7 +125,8 @@ def delete(platform: Platform, caller: Caller, file_id: str) -> None:
         if job is not None:
             raise RequestError(
                 "file_in_use",
-                f"File {file_id} is read by job {job.id}, which is {job.status}; cancel the job or wait for its end",
+                f"File {file_id} is needed by job {job.id}, which is {job.status} and has not ended with all that was "
+                "asked of it; cancel that or wait for its end",
                 param="id",
             )
         files.remove(session, caller.project, file_id)

@@ -40,39 +40,44 @@ def submit(platform: Platform, caller: Caller, asked: Submission) -> Job:
         RequestError: a file or the model is not there, or is not for fine-tuning.
     """
     with platform.database.write() as session:
-        found = resolve(session, platform.settings, caller, asked.model)
-        _training_file(session, caller, asked.training_file, "training_file")
-        if asked.validation_file is not None:
-            _training_file(session, caller, asked.validation_file, "validation_file")
-        request = JobRequest(
-            model=asked.model,
-            base=found.base,
-            parent=found.tuned.name if found.tuned else None,
-            training_file=asked.training_file,
-            validation_file=asked.validation_file,
-            method=asked.method,
-            seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
-            suffix=asked.suffix,
-            metadata=asked.metadata,
-            integrations=asked.integrations,
-            training_type=asked.training_type,
-        )
-        job = Job(
-            id=new_id(JOB_PREFIX),
-            project=caller.project,
-            organization=caller.organization,
-            request=request,
-            status="validating_files",
-            created_at=now(),
-        )
-        jobs.add(session, job)
-        events.tell(
-            session,
-            job.id,
-            f"Created fine-tuning job: {job.id}",
-            azure="Job enqueued. Waiting for jobs ahead to complete.",
-        )
-        return job
+        return add(session, platform, caller, asked)
+
+
+def add(session: Session, platform: Platform, caller: Caller, asked: Submission) -> Job:
+    """`submit` within a transaction: the job is there when that is committed."""
+    found = resolve(session, platform.settings, caller, asked.model)
+    _training_file(session, caller, asked.training_file, "training_file")
+    if asked.validation_file is not None:
+        _training_file(session, caller, asked.validation_file, "validation_file")
+    request = JobRequest(
+        model=asked.model,
+        base=found.base,
+        parent=found.tuned.name if found.tuned else None,
+        training_file=asked.training_file,
+        validation_file=asked.validation_file,
+        method=asked.method,
+        seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
+        suffix=asked.suffix,
+        metadata=asked.metadata,
+        integrations=asked.integrations,
+        training_type=asked.training_type,
+    )
+    job = Job(
+        id=new_id(JOB_PREFIX),
+        project=caller.project,
+        organization=caller.organization,
+        request=request,
+        status="validating_files",
+        created_at=now(),
+    )
+    jobs.add(session, job)
+    events.tell(
+        session,
+        job.id,
+        f"Created fine-tuning job: {job.id}",
+        azure="Job enqueued. Waiting for jobs ahead to complete.",
+    )
+    return job
 
 
 def retrieve(platform: Platform, caller: Caller, job_id: str) -> Job:
@@ -82,7 +87,7 @@ def retrieve(platform: Platform, caller: Caller, job_id: str) -> Job:
         RequestError: fine_tune_not_found.
     """
     with platform.database.read() as session:
-        return _job(session, caller, job_id)
+        return job_of(session, caller, job_id)
 
 
 def list_jobs(
@@ -117,7 +122,7 @@ def list_events(
     """
     listed = events.listed_for_azure if for_azure else events.listed
     with platform.database.read() as session:
-        job = _job(session, caller, job_id)
+        job = job_of(session, caller, job_id)
         return _page(listed(session, job.id, after=after, limit=limit), after)
 
 
@@ -130,7 +135,7 @@ def list_checkpoints(
         RequestError: fine_tune_not_found, or invalid_cursor.
     """
     with platform.database.read() as session:
-        job = _job(session, caller, job_id)
+        job = job_of(session, caller, job_id)
         found = models.checkpoints(session, job.id, with_final=with_final, after=after, limit=limit)
         return _page(found, after)
 
@@ -166,7 +171,7 @@ def _move(
     platform: Platform, caller: Caller, job_id: str, to: JobStatus, message: str, only_from: JobStatus | None = None
 ) -> Job:
     with platform.database.write() as session:
-        before = _job(session, caller, job_id)
+        before = job_of(session, caller, job_id)
         if only_from is not None and before.status != only_from:
             raise _wrong_state(before, to)
         after = jobs.transition(session, job_id, to)
@@ -182,7 +187,12 @@ def _wrong_state(job: Job, to: JobStatus) -> RequestError:
     )
 
 
-def _job(session: Session, caller: Caller, job_id: str) -> Job:
+def job_of(session: Session, caller: Caller, job_id: str) -> Job:
+    """The caller's job of that id.
+
+    Raises:
+        RequestError: fine_tune_not_found.
+    """
     job = jobs.get(session, caller.project, job_id)
     if job is None:
         raise RequestError("fine_tune_not_found", f"Could not find fine tune: {job_id}", param="fine_tune_id")

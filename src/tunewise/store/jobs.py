@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, String, and_, cast, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from tunewise.contracts.evaluations import UNFINISHED, Evaluation
 from tunewise.contracts.jobs import ACTIVE, FINAL, TRANSITIONS, Job, JobStatus
+from tunewise.store import evaluations
 from tunewise.store.rows import Page, found, lookup, now, one, page, paged, value, values
-from tunewise.store.tables import JobRow
+from tunewise.store.tables import EvaluationRow, JobRow
 
 # The owner of jobs that a worker has left behind: nobody, but their trainers may still run.
 LEFT = "left"
@@ -57,7 +59,8 @@ def transition(
 ) -> Job | None:
     """Move a job to another status, and change what goes with it; None if it is not where it may go from there.
 
-    `owner`: do it only while this worker holds the job. One statement decides, so of two racing moves one wins.
+    `owner`: do it only while this worker holds the job. One statement decides, so of two racing moves one wins. A job
+    that leaves no model leaves nothing to evaluate.
     """
     allowed = [status for status, following in TRANSITIONS.items() if to in following]
     conditions = [JobRow.id == job_id, JobRow.status.in_(allowed)]
@@ -65,7 +68,10 @@ def transition(
         conditions.append(JobRow.owner == owner)
     if to in FINAL:
         changes = {"finished_at": now(), "estimated_finish": None} | changes
-    return _changed(session, conditions, status=to, **changes)
+    moved = _changed(session, conditions, status=to, **changes)
+    if moved is not None and to in {"failed", "cancelled"}:
+        evaluations.move(session, job_id, "cancelled")
+    return moved
 
 
 def change(session: Session, job_id: str, *, owner: str, **changes: object) -> Job | None:
@@ -82,6 +88,16 @@ def unowned(session: Session, statuses: Sequence[JobStatus] = ACTIVE, limit: int
     """Jobs with work to do that no worker holds, oldest first."""
     query = select(JobRow).where(JobRow.owner.is_(None), JobRow.status.in_(statuses)).order_by(JobRow.n)
     return values(Job, session.scalars(query.limit(limit)))
+
+
+def waiting(session: Session, limit: int) -> list[Job]:
+    """Jobs that no worker holds and that wait to be trained or evaluated, oldest first."""
+    to_evaluate = select(EvaluationRow.job_id).where(EvaluationRow.status.in_(UNFINISHED))
+    query = select(JobRow).where(
+        JobRow.owner.is_(None),
+        or_(JobRow.status.in_(("queued", "running")), and_(JobRow.status == "succeeded", JobRow.id.in_(to_evaluate))),
+    )
+    return values(Job, session.scalars(query.order_by(JobRow.n).limit(limit)))
 
 
 def owned(session: Session) -> list[Job]:
@@ -115,10 +131,13 @@ def heartbeat(session: Session, worker: str) -> dict[str, JobStatus]:
 
 
 def using_file(session: Session, project: str, file_id: str) -> Job | None:
-    """An unfinished job that reads this file."""
-    query = select(JobRow).where(JobRow.project == project, JobRow.status.not_in(FINAL))
-    for job in values(Job, session.scalars(query)):
-        if file_id in (job.request.training_file, job.request.validation_file):
+    """A job that is not finished, or whose evaluation is not, and that reads this file for either."""
+    query = select(JobRow, EvaluationRow).join(EvaluationRow, EvaluationRow.job_id == JobRow.id, isouter=True)
+    unfinished = or_(JobRow.status.not_in(FINAL), EvaluationRow.status.in_(UNFINISHED))
+    for job_row, evaluation_row in session.execute(query.where(JobRow.project == project, unfinished)):
+        job, evaluation = value(Job, job_row), value(Evaluation, evaluation_row)
+        read = {} if evaluation is None else evaluation.request.files
+        if job is not None and file_id in (job.request.training_file, job.request.validation_file, *read.values()):
             return job
     return None
 

@@ -92,6 +92,25 @@ class JobRow(Listed):
     )
 
 
+class EvaluationRow(Table):
+    """What a job is judged by, and how far that is. `request` is an `EvaluationRequest`."""
+
+    __tablename__ = "evaluations"
+    n: Mapped[int] = mapped_column(Number, primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), unique=True)
+    project: Mapped[str]
+    request: Mapped[dict[str, Any]]
+    status: Mapped[str]
+    scores: Mapped[dict[str, Any] | None]
+    outcome: Mapped[str | None]
+    headline: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[int]
+    finished_at: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    __table_args__ = (Index("evaluations_by_status", "status"), SQLITE)
+
+
 class EventRow(Listed):
     """One line of a job's story; `run_seq` is its number in the trainer's own journal, where it comes from there.
 
