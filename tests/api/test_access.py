@@ -14,6 +14,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.live import BASE, ROW, Live, serving
+from tunewise.contracts.jobs import Role
 from tunewise.errors import RequestError
 from tunewise.jobs import access
 from tunewise.store import models
@@ -102,6 +103,9 @@ REFUSED = {route for route, status in AZURE_ONLY.items() if status == 400}
 FOREIGNERS_TOO = {*CHAT, *MANAGEMENT, *REFUSED}
 # A job is created from a file; another project's is named as a wrong field, not as a wrong URL.
 FOREIGN = {"POST /v1/fine_tuning/jobs": 400}
+
+
+ROLES: tuple[Role, ...] = ("admin", "member")
 
 
 class Keys(NamedTuple):
@@ -243,6 +247,16 @@ def test_headers_must_fit_the_key_and_an_admin_may_name_the_organizations_projec
     assert status(keys.admin, Project="q", Organization="o") == 200
     assert status(keys.admin, Organization="other") == 403
     assert [status(keys.admin, Project=project) for project in ("theirs", "nobodys")] == [403, 403]
+
+
+def test_a_visit_reaches_the_projects_that_its_key_does(keys: Keys) -> None:
+    platform = keys.live.platform
+    admin, member = (access.create_key(platform, role=role, organization="o", project="p").key for role in ROLES)
+    assert access.identify_key(platform, admin.id, project="q").project == "q"
+    for key, project in ((admin, "theirs"), (admin, "nobodys"), (member, "q")):
+        with pytest.raises(RequestError) as refused:
+            access.identify_key(platform, key.id, project=project)
+        assert refused.value.code == "wrong_project"
 
 
 def test_a_project_of_others_looks_like_none(keys: Keys) -> None:

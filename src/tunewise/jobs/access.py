@@ -142,9 +142,9 @@ def identify_key(platform: Platform, key_id: str, *, project: str | None) -> Cal
     """
     with platform.database.read() as session:
         known = keys.get(session, key_id)
-    if known is None:
-        raise RequestError("invalid_api_key", f"The key {key_id} is not in use any more; sign in with another")
-    _check_names(known, None, project)
+        if known is None:
+            raise RequestError("invalid_api_key", f"The key {key_id} is not in use any more; sign in with another")
+        _check_names(session, known, None, project)
     return Caller(organization=known.organization, project=project or known.project, role=known.role)
 
 

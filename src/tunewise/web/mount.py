@@ -9,9 +9,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -53,10 +51,8 @@ class StudioRoute(BaseRoute):
         return (Match.FULL, {"route": self}) if is_ours else (Match.NONE, {})
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what comes from a page of this origin; a socket that another's page opens is refused."""
-        if scope["type"] == "websocket" and not _is_same_origin(scope):
-            await send({"type": "websocket.close", "code": 1008})
-        elif self._site is None:
+        """Pass on to the site. What pages of other origins send, `api.origins` has refused."""
+        if self._site is None:
             await PlainTextResponse("The studio does not run", 503)(scope, receive, send)
         else:
             site = await asyncio.shield(self._site)
@@ -91,10 +87,3 @@ def _load(studio: Studio) -> "FastAPI":
     from tunewise.web.site import build
 
     return build(studio)
-
-
-def _is_same_origin(scope: Scope) -> bool:
-    """Browsers name the page's origin when they open a socket; what names none is no browser."""
-    headers = Headers(scope=scope)
-    origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
