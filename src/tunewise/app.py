@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from tunewise import __version__
 from tunewise.api import azure, health, openai
-from tunewise.api.errors import ErrorEnvelope, add_error_answers
+from tunewise.api.document import ERROR_ANSWERS, document
+from tunewise.api.errors import add_error_answers
 from tunewise.api.limits import MEGABYTE, READ_SECONDS, RequestLimits
 from tunewise.api.observe import Observed, log, make_numbers
 from tunewise.api.origins import OwnPages
@@ -26,18 +25,6 @@ from tunewise.web.mount import Studio, StudioRoute
 
 SWEEP_SECONDS = 60.0
 ABOUT = "Fine-tune open language models behind the API that OpenAI's and Azure OpenAI's clients speak."
-ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "The request is wrong; `param` names the field."},
-    401: {"description": "No key, or not one of this server's."},
-    403: {"description": "The key does not allow this."},
-    404: {"description": "There is no such thing in the caller's project."},
-    408: {"description": "The body did not arrive in time."},
-    413: {"description": "The body is too large."},
-    415: {"description": "The body is compressed."},
-    500: {"description": "The server failed; its log says why."},
-    503: {"description": "The database or a model cannot be reached now."},
-    507: {"description": "The disk is full."},
-}
 
 
 def create_app(
@@ -56,7 +43,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=_running,
-        responses={status: {**answer, "model": ErrorEnvelope} for status, answer in ERRORS.items()},
+        responses=ERROR_ANSWERS,
     )
     app.state.platform = platform
     app.state.relay = Relay(platform, Hosting(platform), UsageLog(platform))
@@ -64,9 +51,7 @@ def create_app(
     app.state.keys_required = keys_required
     app.state.numbers = make_numbers(platform)
     add_error_answers(app)
-    app.include_router(health.router)
-    app.include_router(openai.router, prefix="/v1", dependencies=[Depends(only_declared)])
-    app.include_router(azure.router, dependencies=[Depends(only_declared)])
+    _include_routes(app)
     app.state.studio = StudioRoute(_studio(app)) if has_studio else None
     if has_studio:
         app.router.routes.append(app.state.studio)
@@ -74,8 +59,21 @@ def create_app(
     app.add_middleware(OwnPages, allowed=platform.settings.allowed_origins)
     app.add_middleware(RequestLimits, upload_bytes=upload_bytes, read_seconds=read_seconds)
     app.add_middleware(Observed, numbers=app.state.numbers)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = lambda: document(app)  # type: ignore[method-assign]
     return app
+
+
+def _include_routes(app: FastAPI) -> None:
+    """Each router directly: FastAPI builds the routes of a nested one again at every level, and searches them there."""
+    declared = [Depends(only_declared)]
+    app.include_router(health.router)
+    for router in openai.ROUTERS:
+        app.include_router(router, prefix="/v1", dependencies=declared)
+    for router in azure.DATELESS:
+        app.include_router(router, prefix="/openai/v1", dependencies=[*declared, Depends(azure.take_api_version)])
+    for router in azure.DATED:
+        app.include_router(router, prefix="/openai", dependencies=[*declared, Depends(azure.require_api_version)])
+    app.include_router(azure.MANAGEMENT, dependencies=declared)
 
 
 def _studio(app: FastAPI) -> Studio:
@@ -111,16 +109,3 @@ async def _sweeping(platform: Platform) -> AsyncIterator[None]:
     sweeping.cancel()
     with suppress(asyncio.CancelledError):
         await sweeping
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document without the 422 that it adds to each operation: wrong fields are answered with 400 here."""
-    if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-        for operations in document["paths"].values():
-            for operation in operations.values():
-                operation["responses"].pop("422", None)
-        for name in ("HTTPValidationError", "ValidationError"):
-            document["components"]["schemas"].pop(name, None)
-        app.openapi_schema = document
-    return app.openapi_schema

@@ -1,18 +1,44 @@
 """What every route is given: the platform, and who asks. Knows headers; what a key is worth is `jobs.access`'."""
 
 import re
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from fastapi import Depends, Header, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.datastructures import Headers
 
 from tunewise.api.relay import Relay
 from tunewise.contracts.jobs import Caller
 from tunewise.jobs import access
 from tunewise.jobs.platform import Platform
 
-_bearer = HTTPBearer(auto_error=False, description="A key from `tunewise keys create`; any, while there is none.")
-_api_key = APIKeyHeader(name="api-key", auto_error=False, description="The same key, as Azure's clients send it.")
+# How a caller is named, as the OpenAPI document has it.
+KEYS: dict[str, Any] = {
+    "HTTPBearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key from `tunewise keys create`; any, while there is none.",
+    },
+    "APIKeyHeader": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "api-key",
+        "description": "The same key, as Azure's clients send it.",
+    },
+}
+HEADERS = [
+    {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": what,
+        "schema": {"anyOf": [{"type": "string"}, {"type": "null"}], "description": what, "title": name.title()},
+    }
+    for name, what in (
+        ("OpenAI-Organization", "The organization; the key's, where keys are used."),
+        ("OpenAI-Project", "The project; an admin's key may name any of its organization."),
+    )
+]
 
 
 async def platform_of(request: Request) -> Platform:
@@ -33,37 +59,31 @@ async def relay_of(request: Request) -> Relay:
 RelayDep: TypeAlias = Annotated[Relay, Depends(relay_of)]
 
 
-def caller_of(
-    request: Request,
-    platform: PlatformDep,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    api_key: Annotated[str | None, Security(_api_key)],
-    organization: Annotated[
-        str | None, Header(alias="OpenAI-Organization", description="The organization; the key's, where keys are used.")
-    ] = None,
-    project: Annotated[
-        str | None,
-        Header(alias="OpenAI-Project", description="The project; an admin's key may name any of its organization."),
-    ] = None,
-) -> Caller:
-    """Who asks.
+def caller_of(request: Request) -> Caller:
+    """Who asks. It reads the headers itself: FastAPI's own parameters cost each start and each request more.
 
     Raises:
         RequestError: see `jobs.access.identify`.
     """
+    headers, state = request.headers, request.app.state
     return access.identify(
-        platform,
-        bearer.credentials if bearer else api_key,
-        organization=organization,
-        project=project,
-        keys_required=request.app.state.keys_required,
-        host=_host_of(request),
+        state.platform,
+        _secret_of(headers),
+        organization=headers.get("OpenAI-Organization"),
+        project=headers.get("OpenAI-Project"),
+        keys_required=state.keys_required,
+        host=_host_of(headers),
     )
 
 
-def _host_of(request: Request) -> str | None:
+def _secret_of(headers: Headers) -> str | None:
+    scheme, secret = get_authorization_scheme_param(headers.get("Authorization"))
+    return secret if scheme.lower() == "bearer" and secret else headers.get("api-key")
+
+
+def _host_of(headers: Headers) -> str | None:
     """What the request calls this server, without a port; whatever it is, it is taken apart."""
-    named = request.headers.get("host")
+    named = headers.get("host")
     return None if named is None else re.sub(r":\d*$", "", named).strip("[]")
 
 

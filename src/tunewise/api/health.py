@@ -5,9 +5,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
 
 from tunewise.api.dependencies import CallerDep, PlatformDep
+from tunewise.api.route import Route
 from tunewise.jobs.access import keys_exist, require_admin
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Route)
 
 
 class Health(BaseModel):

@@ -1,12 +1,12 @@
 """Azure OpenAI's dialect: a second serialiser over the same use cases, and its deployments.
 
-`dated` is mounted under /openai, where every request names an api-version; `dateless` under /openai/v1, where none
-has to and the model is named in the body; `management` at the root, as Azure's resource manager is.
+`DATED` stand under /openai, where every request names an api-version; `DATELESS` under /openai/v1, where none has to
+and the model is named in the body; `MANAGEMENT` at the root, as Azure's resource manager is.
 """
 
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import Query
 
 from tunewise.api.azure import chat, files, fine_tuning, management
 from tunewise.api.openai import chat as openai_chat
@@ -16,6 +16,9 @@ from tunewise.api.openai import uploads as openai_uploads
 from tunewise.errors import RequestError
 
 SHARED = (files.router, openai_files.router, openai_uploads.router, fine_tuning.router, openai_models.router)
+DATED = (*SHARED, chat.router)
+DATELESS = (*SHARED, openai_chat.router)
+MANAGEMENT = management.router
 
 
 ApiVersion: TypeAlias = Annotated[
@@ -24,7 +27,7 @@ ApiVersion: TypeAlias = Annotated[
 ]
 
 
-def require_api_version(api_version: ApiVersion = None) -> None:
+async def require_api_version(api_version: ApiVersion = None) -> None:
     """Azure's clients always send one.
 
     Raises:
@@ -38,18 +41,5 @@ def require_api_version(api_version: ApiVersion = None) -> None:
         )
 
 
-def take_api_version(api_version: ApiVersion = None) -> None:
+async def take_api_version(api_version: ApiVersion = None) -> None:
     """Azure's newer clients may send one, such as `preview`."""
-
-
-dated = APIRouter(prefix="/openai", dependencies=[Depends(require_api_version)])
-dateless = APIRouter(prefix="/openai/v1", dependencies=[Depends(take_api_version)])
-for shared in SHARED:
-    dated.include_router(shared)
-    dateless.include_router(shared)
-dated.include_router(chat.router)
-dateless.include_router(openai_chat.router)
-
-router = APIRouter()
-for part in (dateless, dated, management.router):
-    router.include_router(part)

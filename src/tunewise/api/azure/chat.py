@@ -13,12 +13,13 @@ from tunewise.api.openai.completion_schemas import (
     body,
 )
 from tunewise.api.relay import Endpoint, Relay, relay
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError
 from tunewise.jobs.deployments import NOT_THERE
 
-router = APIRouter(prefix="/deployments/{deployment}", tags=["azure completions"])
+router = APIRouter(prefix="/deployments/{deployment}", tags=["azure completions"], route_class=Route)
 Deployed: TypeAlias = Annotated[
     str, Path(max_length=ID_CHARS, description="A deployment, or a model.", examples=["sarcastic-owl"])
 ]

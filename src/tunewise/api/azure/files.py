@@ -3,9 +3,10 @@
 from fastapi import APIRouter
 
 from tunewise.api.dependencies import CallerDep
+from tunewise.api.route import Route
 from tunewise.errors import RequestError
 
-router = APIRouter(prefix="/files", tags=["azure files"])
+router = APIRouter(prefix="/files", tags=["azure files"], route_class=Route)
 
 
 @router.post("/import", summary="Refused: import a file from an address")

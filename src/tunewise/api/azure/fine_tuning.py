@@ -8,11 +8,12 @@ from tunewise.api.azure import wire
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai.fine_tuning import FILTER, After, JobId, Limit, metadata_filter
 from tunewise.api.openai.wire import listing
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.errors import RequestError
 from tunewise.jobs import fine_tuning
 
-router = APIRouter(prefix="/fine_tuning/jobs", tags=["azure fine-tuning"])
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["azure fine-tuning"], route_class=Route)
 
 CheckpointId: TypeAlias = Annotated[
     str, Path(max_length=ID_CHARS, description="The checkpoint's id.", examples=["ftchkpt-abc123"])

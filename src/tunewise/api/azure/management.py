@@ -12,6 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BaseModel, ConfigDict, Field
 
 from tunewise.api.dependencies import CallerDep, PlatformDep
+from tunewise.api.route import Route
 from tunewise.api.texts import Id, Label, Line, PathText
 from tunewise.contracts.jobs import Caller, Deployment
 from tunewise.jobs import deployments
@@ -22,7 +23,7 @@ from tunewise.jobs.provisioning import Provisioner, Provisioning
 
 PROVIDER = "Microsoft.CognitiveServices/accounts"
 ACCOUNT_PATH = f"/subscriptions/{{subscription}}/resourceGroups/{{group}}/providers/{PROVIDER}/{{account}}"
-router = APIRouter(prefix=ACCOUNT_PATH, tags=["azure deployments"])
+router = APIRouter(prefix=ACCOUNT_PATH, tags=["azure deployments"], route_class=Route)
 
 Part: TypeAlias = Annotated[
     str, Path(max_length=90, pattern=r"^[\w.()-]+$", description="Any: it is a name here.", examples=["tunewise"])

@@ -11,8 +11,9 @@ from tunewise.api.openai.completion_schemas import (
     body,
 )
 from tunewise.api.relay import relay
+from tunewise.api.route import Route
 
-router = APIRouter(tags=["completions"])
+router = APIRouter(tags=["completions"], route_class=Route)
 
 
 @router.post(

@@ -11,11 +11,12 @@ from tunewise.api.multipart import received
 from tunewise.api.openai import wire
 from tunewise.api.openai.fine_tuning import After
 from tunewise.api.openai.requests import file_fields
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Purpose
 from tunewise.jobs import files
 
-router = APIRouter(prefix="/files", tags=["files"])
+router = APIRouter(prefix="/files", tags=["files"], route_class=Route)
 
 FileId: TypeAlias = Annotated[str, Path(max_length=ID_CHARS, description="The file's id.", examples=["file-abc123"])]
 BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Path, Query, Request
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai import wire
 from tunewise.api.openai.requests import CreateFineTuningJob
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.errors import RequestError
 from tunewise.jobs import fine_tuning
 
-router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"])
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"], route_class=Route)
 
 JobId: TypeAlias = Annotated[str, Path(max_length=ID_CHARS, description="The job's id.", examples=["ftjob-abc123"])]
 After: TypeAlias = Annotated[

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Path
 
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai import wire
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.jobs import models
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = APIRouter(prefix="/models", tags=["models"], route_class=Route)
 
 ModelName: TypeAlias = Annotated[
     str,

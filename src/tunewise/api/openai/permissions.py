@@ -8,11 +8,14 @@ from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.openai import wire
 from tunewise.api.openai.fine_tuning import After
 from tunewise.api.openai.requests import CreatePermissions
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.jobs import models
 from tunewise.store.rows import Order
 
-router = APIRouter(prefix="/fine_tuning/checkpoints/{checkpoint:path}/permissions", tags=["checkpoint permissions"])
+router = APIRouter(
+    prefix="/fine_tuning/checkpoints/{checkpoint:path}/permissions", tags=["checkpoint permissions"], route_class=Route
+)
 
 Checkpoint: TypeAlias = Annotated[
     str,

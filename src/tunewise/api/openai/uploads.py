@@ -9,10 +9,11 @@ from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.multipart import received
 from tunewise.api.openai import wire
 from tunewise.api.openai.requests import CompleteUpload, CreateUpload, no_fields
+from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.jobs import uploads
 
-router = APIRouter(prefix="/uploads", tags=["uploads"])
+router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=Route)
 
 UploadId: TypeAlias = Annotated[
     str, Path(max_length=ID_CHARS, description="The upload's id.", examples=["upload_abc123"])
