@@ -43,6 +43,22 @@ def loss_picture(curve: Sequence[StepMetrics]) -> Picture | None:
     return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
 
 
+def accuracy_picture(curve: Sequence[StepMetrics]) -> Picture | None:
+    """Mean token accuracy by step, on train and validation rows; None for a run without steps."""
+    if not curve:
+        return None
+    train = [(float(m.step), m.train_mean_token_accuracy) for m in curve]
+    lines = [Line("train accuracy, smoothed", "train", thinned(train))]
+    sample = [(float(m.step), v) for m in curve if (v := m.valid_mean_token_accuracy) is not None]
+    if sample:
+        lines.append(Line("validation accuracy, on a sample", "sample", sample, has_dots=True))
+    ends = "; ".join(f"{line.label}: {line.points[-1][1]:.3g} at last" for line in lines)
+    chart = Chart(
+        "accuracy", "Token accuracy by training step", f"{ends}.", "step", "share of tokens", lines, y_top=1.0
+    )
+    return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
+
+
 def cost_picture(arms: Sequence[ArmResult], costs: Economics) -> Picture | None:
     """Total cost against requests: training comes first for the tuned arm, the others start at 0.
 

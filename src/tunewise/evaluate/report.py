@@ -102,8 +102,17 @@ def write_report(report: Report, directory: Path) -> None:
 
 def render_html(report: Report) -> str:
     """`report.html` as text."""
-    template = _environment().get_template("report.html.j2")
-    return template.render(report=report, view=_view(report), most_findings=MOST_FINDINGS)
+    return _rendered("report.html.j2", report, headline_tag="h1")
+
+
+def render_body(report: Report) -> Markup:
+    """What stands on that page, to be set within another; `report_body.css` styles it."""
+    return Markup(_rendered("report_body.html.j2", report, headline_tag="h2"))
+
+
+def _rendered(name: str, report: Report, headline_tag: str) -> str:
+    template = _environment().get_template(name)
+    return template.render(report=report, view=_view(report), most_findings=MOST_FINDINGS, headline_tag=headline_tag)
 
 
 def shortened(text: str) -> str:

@@ -16,7 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tunewise.errors import TunewiseError
-from tunewise.web import pages, sessions
+from tunewise.web import downloads, pages, sessions
 from tunewise.web.frame import lost
 from tunewise.web.mount import Studio
 
@@ -40,8 +40,9 @@ def build(studio: Studio) -> FastAPI:
     Storage.path = studio.platform.settings.state_dir / "studio"
     Storage.path.mkdir(mode=0o700, parents=True, exist_ok=True)
     sessions.add_routes()
+    downloads.add_routes()
     pages.add_pages()
-    ui.add_css(resources.files("tunewise.web").joinpath("studio.css").read_text(encoding="utf-8"), shared=True)
+    ui.add_css(_styles(), shared=True)
     app.add_middleware(Guarded)
     app.add_exception_handler(TunewiseError, _refused)
     ui.run_with(
@@ -57,6 +58,13 @@ def build(studio: Studio) -> FastAPI:
         session_middleware_kwargs={"session_cookie": COOKIE, "max_age": COOKIE_SECONDS, "same_site": "lax"},
     )
     return host
+
+
+def _styles() -> str:
+    """The studio's own, and the report's for what stands in an element of the class `tw-report`."""
+    report = resources.files("tunewise.evaluate").joinpath("templates/report_body.css").read_text(encoding="utf-8")
+    own = resources.files("tunewise.web").joinpath("studio.css").read_text(encoding="utf-8")
+    return f"{own}\n.tw-report {{\n{report}\n}}"
 
 
 def _refused(_: Request, error: Exception) -> Response:

@@ -1,0 +1,25 @@
+"""What pages let a visitor save: files of a run. Checked as every page is."""
+
+import asyncio
+
+from fastapi import Request
+from fastapi.responses import FileResponse
+from nicegui import app
+
+from tunewise.errors import RequestError
+from tunewise.jobs import following
+from tunewise.web.visit import Visit, the_studio
+
+
+def add_routes() -> None:
+    """Add the routes that links of pages lead to."""
+    app.get("/runs/{job_id}/files/{name}")(_run_file)
+
+
+async def _run_file(request: Request, job_id: str, name: str) -> FileResponse:
+    found = await Visit(the_studio(), request).ask(following.files_of, job_id)
+    if name not in found:
+        raise RequestError("file_not_found", f"Run {job_id} has no file {name!r} yet", param="name")
+    path = found[name]
+    await asyncio.to_thread(path.stat)  # gone meanwhile: an error now, and not in the middle of the answer
+    return FileResponse(path, filename=f"{job_id}-{name}", content_disposition_type="attachment")
