@@ -1,4 +1,4 @@
-"""Looking at a run while it goes on: its steps, its memory, its log. Reads files that trainers write; writes nothing."""
+"""Looking at a run while it goes on: its steps, its memory, its log. Reads what trainers write; writes nothing."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -46,7 +46,9 @@ def bar(share: float, label: str) -> Markup:
     ).format(label, percent, percent)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, numeric: Sequence[int] = ()) -> str:
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, numeric: Sequence[int] = ()
+) -> Markup:
     """A table; `numeric`: the columns that are set to the right. `caption` tells screen readers what it holds."""
     head = Markup().join(_cell("th", text, index in numeric) for index, text in enumerate(headers))
     body = Markup().join(

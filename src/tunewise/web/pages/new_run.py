@@ -58,10 +58,9 @@ class _Form:
                 self._draw_graders()
                 self._draw_arms()
                 self._draw_method()
-            with ui.element("aside").classes("tw-aside").props(f'aria-label="{t("What it will take")}"'):
-                with card(t("What it will take")):
-                    self._estimate = ui.element("div").props('aria-live="polite"')
-                    self._start = button(t("Start the run"), self.start, kind="first")
+            with ui.element("div").classes("tw-aside"), card(t("What it will take")):
+                self._estimate = ui.element("div").props('aria-live="polite"')
+                self._start = button(t("Start the run"), self.start, kind="first")
         with ui.expansion(t("The same without a browser")).classes("tw-card"):
             self._equivalents = ui.element("div")
 
@@ -154,7 +153,7 @@ class _Form:
         self._estimate.clear()
         with self._estimate:
             try:
-                self._report = await self._visit.ask(
+                report = await self._visit.ask(
                     proposals.propose,
                     model=self.model.value,
                     chosen={split: file_id for split, file_id in chosen.items() if file_id},  # type: ignore[misc]
@@ -165,7 +164,8 @@ class _Form:
                 self._report = None
                 markup('<p class="tw-bad-text">{}</p>', error.message)
             else:
-                _draw_report(self._report)
+                self._report = report
+                _draw_report(report)
         self._start.set_enabled(self._report is not None and not self._report.errors)
 
     def _draw_equivalents(self) -> None:

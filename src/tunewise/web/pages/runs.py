@@ -54,8 +54,8 @@ def _list(jobs: Sequence[Job], found: dict[str, Evaluation], *, more: bool) -> M
     if more:
         older = Markup('<a href="?{}">{}</a>').format(urlencode({"after": jobs[-1].id}), t("Older runs"))
     return Markup(
-        '<form action="/compare" class="tw-card">{}<div class="tw-actions"><button class="tw-button">{}</button>{}</div>'
-        "</form>"
+        '<form action="/compare" class="tw-card">{}<div class="tw-actions">'
+        '<button class="tw-button">{}</button>{}</div></form>'
     ).format(content, t("Compare the chosen"), older)
 
 
