@@ -109,6 +109,11 @@ class JobRequest(Frozen):
     integrations: tuple[Integration, ...] | None = None
     training_type: str | None = Field(default=None, description="Azure's; kept and told, and of no effect here.")
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the job reads."""
+        return (self.training_file,) if self.validation_file is None else (self.training_file, self.validation_file)
+
 
 class ResolvedHyperparameters(Frozen):
     """What "auto" became."""

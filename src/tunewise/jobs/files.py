@@ -4,7 +4,7 @@ The bytes are whole on the disk before the row says that there is a file, and th
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,6 +83,13 @@ def retrieve(platform: Platform, caller: Caller, file_id: str) -> StoredFile:
     if file is None:
         raise RequestError("file_not_found", f"No such File object: {file_id}", param="id")
     return file
+
+
+def names_of(platform: Platform, caller: Caller, file_ids: Iterable[str]) -> dict[str, str]:
+    """What the caller's files are called, by id; a file that was deleted is left out."""
+    with platform.database.read() as session:
+        found = [files.get(session, caller.project, file_id) for file_id in file_ids]
+    return {file.id: file.filename for file in found if file is not None}
 
 
 def list_files(

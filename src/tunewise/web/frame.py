@@ -37,7 +37,11 @@ class Place(NamedTuple):
     icon: str
 
 
-PLACES = (Place("/", "Home", "home"),)
+PLACES = (
+    Place("/", "Home", "home"),
+    Place("/runs", "Runs", "timeline"),
+    Place("/compare", "Compare", "compare_arrows"),
+)
 
 
 def page(path: str, title: str, *, is_open: bool = False) -> Callable[[Draw], Draw]:

@@ -11,7 +11,7 @@ from tunewise.api.openai.requests import CreateFineTuningJob
 from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.errors import RequestError
-from tunewise.jobs import fine_tuning
+from tunewise.jobs import evaluations, fine_tuning
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["fine-tuning"], route_class=Route)
 
@@ -38,7 +38,8 @@ FILTER: dict[str, Any] = {
 @router.post("", summary="Create a fine-tuning job")
 def create_job(request: CreateFineTuningJob, platform: PlatformDep, caller: CallerDep) -> wire.FineTuningJob:
     """Keep a new job; a worker validates its files and trains. Once this is answered, the job is never lost."""
-    return wire.fine_tuning_job(fine_tuning.submit(platform, caller, request.submission()), platform.settings)
+    job = evaluations.submit_run(platform, caller, request.submission(), request.evaluation)
+    return wire.fine_tuning_job(job, platform.settings)
 
 
 @router.get("", summary="List fine-tuning jobs", openapi_extra=FILTER)

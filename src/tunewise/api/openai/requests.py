@@ -6,6 +6,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import Field, StringConstraints, ValidationError
 
 from tunewise.api.texts import Id, Line, Metadata, PathText
+from tunewise.contracts.evaluations import EvaluationRequest
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.frozen import Frozen
 from tunewise.contracts.jobs import Integration
@@ -48,6 +49,9 @@ class CreateFineTuningJob(Frozen):
     metadata: Metadata | None = Field(default=None, description="Up to 16 pairs, to find jobs by.")
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = Field(
         default=None, description="Known, and refused by name: runs are told to no other service yet."
+    )
+    evaluation: EvaluationRequest | None = Field(
+        default=None, description="Ours: how the run is to be judged. Its alternatives are asked before it is trained."
     )
 
     def submission(self) -> Submission:

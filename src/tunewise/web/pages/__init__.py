@@ -1,7 +1,7 @@
 """One module per page. A page asks use cases through its `Visit`, and draws what they give."""
 
 from tunewise.web.frame import page
-from tunewise.web.pages import compare, home, new_run, run, runs, sign_in
+from tunewise.web.pages import compare, evaluate, home, new_run, run, runs, sign_in
 
 
 def add_pages() -> None:
@@ -10,5 +10,6 @@ def add_pages() -> None:
     page("/runs", "Runs")(runs.draw)
     page("/runs/new", "New run")(new_run.draw)
     page("/runs/{job_id}", "Run")(run.draw)
+    page("/runs/{job_id}/evaluate", "Was it worth it?")(evaluate.draw)
     page("/compare", "Compare runs")(compare.draw)
     page("/sign-in", "Sign in", is_open=True)(sign_in.draw)

@@ -11,7 +11,7 @@ from tunewise.contracts.jobs import Job
 from tunewise.contracts.run import StepMetrics, TrainSpec
 from tunewise.evaluate import wording
 from tunewise.evaluate.charts import Chart, Line, line_chart, thinned
-from tunewise.jobs import evaluations, following
+from tunewise.jobs import evaluations, files, following
 from tunewise.jobs.following import Follower
 from tunewise.web.parts import card, empty, link, markup, table
 from tunewise.web.states import name_of, outcome_badge, status_badge
@@ -41,6 +41,7 @@ class Compared(NamedTuple):
     spec: TrainSpec | None
     curve: tuple[StepMetrics, ...]
     evaluation: Evaluation | None
+    files: dict[str, str]
 
 
 async def draw(visit: Visit) -> None:
@@ -66,7 +67,8 @@ async def _compared(visit: Visit, job_id: str) -> Compared:
     state = await visit.ask(follower.look)
     spec = await visit.ask(following.spec_of, job_id)
     found = await visit.ask(evaluations.of_jobs, [job_id])
-    return Compared(state.job, spec, state.curve, found.get(job_id))
+    names = await visit.ask(files.names_of, state.job.request.files)
+    return Compared(state.job, spec, state.curve, found.get(job_id), names)
 
 
 def _results(runs: Sequence[Compared]) -> Markup:
@@ -106,7 +108,8 @@ def _setting(run: Compared, name: str) -> str:
         case "base_model":
             return run.job.request.model
         case "train_file":
-            return f"{run.job.request.training_file} ({spec.train_file.sha256[:8]})"
+            file_id = run.job.request.training_file
+            return f"{run.files.get(file_id, file_id)} ({spec.train_file.sha256[:8]})"
         case "rows":
             return str(spec.train_file.rows)
         case "lora_rank" | "lora_alpha" | "lora_dropout":

@@ -10,7 +10,7 @@ from tunewise.contracts.jobs import ACTIVE, Job, JobEvent
 from tunewise.errors import RequestError
 from tunewise.evaluate.pictures import Picture, accuracy_picture, loss_picture
 from tunewise.evaluate.report import render_body
-from tunewise.jobs import evaluations, fine_tuning, following
+from tunewise.jobs import evaluations, files, fine_tuning, following
 from tunewise.jobs.following import Follower, RunState
 from tunewise.web.parts import badge, bar, button, card, code, confirm, download, facts, link, markup
 from tunewise.web.states import name_of, status_badge
@@ -46,6 +46,7 @@ class _Live:
         self._follower = follower
         self._is_over = False
         self._stands: Job | None = None
+        self._files_of_job: dict[str, str] = {}
         markup('<p><a href="/runs">{}</a></p>', t("All runs"))
         self._head = markup("")
         self._actions = ui.element("div").classes("tw-actions")
@@ -66,9 +67,11 @@ class _Live:
     async def look(self) -> None:
         """Ask how the run stands, and draw what is new."""
         state = await self._visit.ask(self._follower.look)
+        if not self._files_of_job:
+            self._files_of_job = await self._visit.ask(files.names_of, state.job.request.files)
         evaluation, progress = await self._evaluation(state.job)
         events = await self._visit.ask(fine_tuning.list_events, state.job.id, after=None, limit=EVENTS)
-        self._show(self._head, _head(state.job))
+        self._show(self._head, _head(state.job, self._files_of_job))
         self._show(self._stages, _stages(progress) if progress else Markup())
         self._show(self._numbers, _numbers(state))
         self._show(self._curves, _curves(state))
@@ -141,17 +144,17 @@ def _evaluate_words(evaluation: Evaluation | None) -> str:
     return t("Was it worth it?") if evaluation is None else t("Evaluate again")
 
 
-def _head(job: Job) -> Markup:
+def _head(job: Job, names: dict[str, str]) -> Markup:
     asked, found = job.request, job.hyperparameters
     pairs: list[tuple[str, str | Markup]] = [
         (t("Status"), status_badge(job.status)),
         (t("Base model"), asked.model),
-        (t("Training file"), code(asked.training_file)),
+        (t("Training file"), names.get(asked.training_file, asked.training_file)),
         (t("Created"), when(job.created_at)),
         (t("Job"), code(job.id)),
     ]
     if asked.validation_file is not None:
-        pairs.insert(3, (t("Validation file"), code(asked.validation_file)))
+        pairs.insert(3, (t("Validation file"), names.get(asked.validation_file, asked.validation_file)))
     if found is not None:
         rate = f"{found.learning_rate_multiplier:g}"
         pairs.append((t("Epochs, batch size, learning rate ×"), f"{found.n_epochs}, {found.batch_size}, {rate}"))
