@@ -1,7 +1,7 @@
 """What every route is given: the platform, and who asks. Knows headers; what a key is worth is `jobs.access`'."""
 
 import re
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
@@ -59,20 +59,43 @@ async def relay_of(request: Request) -> Relay:
 RelayDep: TypeAlias = Annotated[Relay, Depends(relay_of)]
 
 
-def caller_of(request: Request) -> Caller:
-    """Who asks. It reads the headers itself: FastAPI's own parameters cost each start and each request more.
+class Credentials(NamedTuple):
+    """Who a request says that it is from, before anybody has looked whether that is so."""
+
+    platform: Platform
+    secret: str | None
+    named_organization: str | None
+    named_project: str | None
+    host: str | None
+    keys_required: bool
+
+
+async def credentials_of(request: Request) -> Credentials:
+    """What the headers say; read here, as parameters that FastAPI reads cost each start and each request more."""
+    headers, state = request.headers, request.app.state
+    return Credentials(
+        platform=state.platform,
+        secret=_secret_of(headers),
+        named_organization=headers.get("OpenAI-Organization"),
+        named_project=headers.get("OpenAI-Project"),
+        host=_host_of(headers),
+        keys_required=state.keys_required,
+    )
+
+
+def caller_of(credentials: Credentials) -> Caller:
+    """Who asks.
 
     Raises:
         RequestError: see `jobs.access.identify`.
     """
-    headers, state = request.headers, request.app.state
     return access.identify(
-        state.platform,
-        _secret_of(headers),
-        organization=headers.get("OpenAI-Organization"),
-        project=headers.get("OpenAI-Project"),
-        keys_required=state.keys_required,
-        host=_host_of(headers),
+        credentials.platform,
+        credentials.secret,
+        organization=credentials.named_organization,
+        project=credentials.named_project,
+        keys_required=credentials.keys_required,
+        host=credentials.host,
     )
 
 
@@ -87,4 +110,5 @@ def _host_of(headers: Headers) -> str | None:
     return None if named is None else re.sub(r":\d*$", "", named).strip("[]")
 
 
-CallerDep: TypeAlias = Annotated[Caller, Depends(caller_of)]
+CallerDep: TypeAlias = Annotated[Caller, Depends(credentials_of)]
+"""Who asks; only in the functions of an `api.route.Route`, which turns the credentials into the caller."""

@@ -6,12 +6,12 @@ FastAPI would be told the latter route by route, and build validators for each: 
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.routing import iter_route_contexts
 
-from tunewise.api.dependencies import HEADERS, KEYS, caller_of
+from tunewise.api.dependencies import HEADERS, KEYS
 from tunewise.api.errors import ErrorEnvelope
+from tunewise.api.route import Route
 
 Document: TypeAlias = dict[str, Any]
 SCHEMAS = "#/components/schemas/"
@@ -58,10 +58,6 @@ def _complete(made: Document, *, asking: set[tuple[str, str]]) -> None:
 
 
 def _operations_with_a_caller(app: FastAPI) -> set[tuple[str, str]]:
-    routes = [route for route in iter_route_contexts(app.routes) if isinstance(route.original_route, APIRoute)]
-    asking = [route for route in routes if _has_caller(route.dependant)]
-    return {(method.lower(), str(route.path_format)) for route in asking for method in route.methods or ()}
-
-
-def _has_caller(dependant: Dependant) -> bool:
-    return any(one.call is caller_of or _has_caller(one) for one in dependant.dependencies)
+    contexts = list(iter_route_contexts(app.routes))
+    asking = [one for one in contexts if isinstance(one.original_route, Route) and one.original_route.asks]
+    return {(method.lower(), str(one.path_format)) for one in asking for method in one.methods or ()}

@@ -9,14 +9,13 @@ from typing import Any
 from fastapi import Request
 from fastapi.dependencies.models import Dependant
 
-from tunewise.api.dependencies import CallerDep
 from tunewise.errors import RequestError
 
 SHOWN_CHARS = 80
 
 
-async def only_declared(request: Request, _caller: CallerDep) -> None:
-    """Refuse a query parameter that would be ignored. Who asks is looked at first.
+async def only_declared(request: Request) -> None:
+    """Refuse a query parameter that would be ignored.
 
     Raises:
         RequestError: unknown_parameter.

@@ -5,7 +5,7 @@ only: deployments are `jobs.deployments`', and whether they are ready is `jobs.p
 """
 
 import hashlib
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -14,11 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunewise.api.dependencies import CallerDep, PlatformDep
 from tunewise.api.route import Route
 from tunewise.api.texts import Id, Label, Line, PathText
-from tunewise.contracts.jobs import Caller, Deployment
+from tunewise.contracts.jobs import Deployment
 from tunewise.jobs import deployments
 from tunewise.jobs.deployments import Wanted
 from tunewise.jobs.hosting import find_model
-from tunewise.jobs.platform import Platform
 from tunewise.jobs.provisioning import Provisioner, Provisioning
 
 PROVIDER = "Microsoft.CognitiveServices/accounts"
@@ -36,22 +35,12 @@ ApiVersion: TypeAlias = Annotated[
 ]
 
 
-class AccountPath(NamedTuple):
-    """Who asks, and for which account."""
-
-    platform: Platform
-    caller: Caller
-    scope: str
-
-
-def account_of(
-    platform: PlatformDep, caller: CallerDep, subscription: Part, group: Part, account: Part, api_version: ApiVersion
-) -> AccountPath:
+async def scope_of(subscription: Part, group: Part, account: Part, api_version: ApiVersion) -> str:
     """The account that the path names."""
-    return AccountPath(platform, caller, f"{subscription}/{group}/{account}")
+    return f"{subscription}/{group}/{account}"
 
 
-AccountDep: TypeAlias = Annotated[AccountPath, Depends(account_of)]
+ScopeDep: TypeAlias = Annotated[str, Depends(scope_of)]
 
 
 class ModelReference(BaseModel):
@@ -126,7 +115,7 @@ class DeploymentList(BaseModel):
     nextLink: str | None = Field(default=None)  # noqa: N815
 
 
-def provisioner_of(request: Request) -> Provisioner:
+async def provisioner_of(request: Request) -> Provisioner:
     """The provisioner that the application runs with."""
     provisioner: Provisioner = request.app.state.provisioner
     return provisioner
@@ -142,27 +131,36 @@ ProvisionerDep: TypeAlias = Annotated[Provisioner, Depends(provisioner_of)]
     responses={200: {"model": DeploymentResource, "description": "It existed, and was changed."}},
 )
 async def put_deployment(
-    account: AccountDep, name: Name, body: WantedDeployment, provisioner: ProvisionerDep, response: Response
+    scope: ScopeDep,
+    name: Name,
+    body: WantedDeployment,
+    platform: PlatformDep,
+    caller: CallerDep,
+    provisioner: ProvisionerDep,
+    response: Response,
 ) -> DeploymentResource:
     """Keep the name and host the model at once; poll GET until `provisioningState` is no longer `Creating`."""
-    wanted = _wanted(account, name, body)
-    made, is_new = await run_in_threadpool(deployments.put, account.platform, account.caller, wanted)
-    provisioner.begin(made, await run_in_threadpool(find_model, account.platform, account.caller, made.model))
+    made, is_new = await run_in_threadpool(deployments.put, platform, caller, _wanted(scope, name, body))
+    provisioner.begin(made, await run_in_threadpool(find_model, platform, caller, made.model))
     response.status_code = 201 if is_new else 200
     return resource(made, provisioner.state(made))
 
 
 @router.get("/deployments/{name}", summary="Retrieve a deployment")
-async def get_deployment(account: AccountDep, name: Name, provisioner: ProvisionerDep) -> DeploymentResource:
+async def get_deployment(
+    scope: ScopeDep, name: Name, platform: PlatformDep, caller: CallerDep, provisioner: ProvisionerDep
+) -> DeploymentResource:
     """The deployment, and whether it is ready."""
-    found = await run_in_threadpool(deployments.retrieve, account.platform, account.caller, account.scope, name)
+    found = await run_in_threadpool(deployments.retrieve, platform, caller, scope, name)
     return resource(found, provisioner.state(found))
 
 
 @router.get("/deployments", summary="List the deployments of an account")
-async def list_deployments(account: AccountDep, provisioner: ProvisionerDep) -> DeploymentList:
+async def list_deployments(
+    scope: ScopeDep, platform: PlatformDep, caller: CallerDep, provisioner: ProvisionerDep
+) -> DeploymentList:
     """Oldest first."""
-    found = await run_in_threadpool(deployments.list_deployments, account.platform, account.caller, account.scope)
+    found = await run_in_threadpool(deployments.list_deployments, platform, caller, scope)
     return DeploymentList(value=[resource(one, provisioner.state(one)) for one in found])
 
 
@@ -173,9 +171,9 @@ async def list_deployments(account: AccountDep, provisioner: ProvisionerDep) -> 
     response_class=Response,
     responses={204: {"description": "There was none."}},
 )
-def delete_deployment(account: AccountDep, name: Name) -> Response:
+def delete_deployment(scope: ScopeDep, name: Name, platform: PlatformDep, caller: CallerDep) -> Response:
     """The name is free again."""
-    was_there = deployments.delete(account.platform, account.caller, account.scope, name)
+    was_there = deployments.delete(platform, caller, scope, name)
     return Response(status_code=200 if was_there else 204)
 
 
@@ -200,11 +198,11 @@ def resource(deployment: Deployment, state: Provisioning) -> DeploymentResource:
     )
 
 
-def _wanted(account: AccountPath, name: str, body: WantedDeployment) -> Wanted:
+def _wanted(scope: str, name: str, body: WantedDeployment) -> Wanted:
     model = body.properties.model
     return Wanted(
         name=name,
-        scope=account.scope,
+        scope=scope,
         model=model.name,
         model_format=model.format,
         model_version=model.version,
