@@ -222,6 +222,27 @@ def test_each_route_answers_each_caller_as_the_table_says(keys: Keys, route: str
         assert answers[who].json()["error"]["code"] in {"missing_api_key", "invalid_api_key"}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/files?limit=0", None),
+        ("GET", "/v1/files?nothing=1", None),
+        ("GET", "/openai/files", None),
+        ("POST", "/v1/fine_tuning/jobs", b"{"),
+        ("POST", "/v1/fine_tuning/jobs", b'{"nothing": 1}'),
+        ("POST", "/v1/chat/completions", b"{"),
+        ("POST", "/v1/files", b"no form"),
+    ],
+)
+def test_without_a_key_nothing_is_told_of_what_else_is_wrong(
+    keys: Keys, method: str, path: str, body: bytes | None
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    assert keys.live.http.request(method, path, content=body, headers=headers).status_code == 401
+    known = keys.live.http.request(method, path, content=body, headers=headers | {"api-key": keys.admin})
+    assert known.status_code == 400
+
+
 @pytest.mark.parametrize("path", ["files", "fine_tuning/jobs"])
 def test_lists_hold_nothing_of_another_project(keys: Keys, path: str) -> None:
     made(keys, "")
