@@ -35,6 +35,15 @@ def probe() -> Machine:
     )
 
 
+def share(machine: Machine, among: int) -> Machine:
+    """What one of so many trainers has: cores of its own, and the memory with the others.
+
+    Threads that share a core wait for each other at the end of every matrix product.
+    """
+    cores = max(1, machine.cores // among)
+    return machine.model_copy(update={"cores": cores, "gflops": machine.gflops * cores / machine.cores})
+
+
 def _cpu_fields() -> dict[str, str]:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():

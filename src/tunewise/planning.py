@@ -89,6 +89,7 @@ def resolve(
         valid_sample_rows=batch,
         checkpoint_minutes=request.checkpoint_minutes,
         early_stopping_patience=request.early_stopping_patience,
+        threads=machine.cores,
         versions=versions,
     )
 
@@ -126,6 +127,7 @@ def estimate(
         billed_tokens=billed,
         seconds=seconds,
         memory_bytes=memory(spec, fitted.longest),
+        least_memory_bytes=least_memory(spec),
         cost=None if price_per_hour is None else price_per_hour * seconds / 3600,
         basis="measured on this machine in an earlier run"
         if measured_tokens_per_second
@@ -139,11 +141,20 @@ def memory(spec: TrainSpec, longest_row: int) -> int:
     A step is computed in parts of about 1,024 tokens, or of one longer row; where a part's activations do not fit in
     memory, the trainer computes them twice instead.
     """
-    width = 2 if spec.dtype == "bfloat16" else 4
     part_tokens = max(PART_TOKENS, min(longest_row, spec.max_tokens))
     parameters = spec.base_model.parameters
-    per_token = _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * width * int(parameters**0.5)
-    return parameters * width + _RUNTIME_BYTES + part_tokens * per_token
+    per_token = _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * _width(spec) * int(parameters**0.5)
+    return least_memory(spec) + part_tokens * per_token
+
+
+def least_memory(spec: TrainSpec) -> int:
+    """Bytes without which no training of this model begins: the weights and the runtime, activations not counted."""
+    return spec.base_model.parameters * _width(spec) + _RUNTIME_BYTES
+
+
+def _width(spec: TrainSpec) -> int:
+    """Bytes of a number in the frozen weights and the activations."""
+    return 2 if spec.dtype == "bfloat16" else 4
 
 
 def _modelled_speed(spec: TrainSpec, machine: Machine) -> float:

@@ -86,6 +86,14 @@ class Settings(BaseSettings):
         ge=0,
         description="How many requests may wait for a base model before others are told to come back.",
     )
+    trainings_at_once: int = Field(
+        default=1,
+        ge=1,
+        description="How many jobs a worker trains at once, as far as memory allows; they share the cores.",
+    )
+    training_memory_mb: int | None = Field(
+        default=None, ge=1, description="Memory that all trainings of a worker may take; by default what is free."
+    )
     max_upload_mb: int = Field(default=512, ge=1, description="The largest file that is taken in one request.")
 
     @property

@@ -6,89 +6,21 @@ Each test ends in the same weights, the same metrics and the same story as a run
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Barrier, Thread
 
 import pytest
 
+from e2e.undisturbed import CANCELLED, COUNTS, PAUSED, RESUMED, metrics, weights, whole
 from jobs.nursery import Nursery
-from jobs.surviving import Place, WorkerProcess, alive_trainers, kill_trainers, make_place, start_worker, working
-from tunewise.contracts.jobs import Job
+from jobs.surviving import Place, WorkerProcess, alive_trainers, make_place, start_worker, working
 from tunewise.contracts.run import BaseModelRef
 from tunewise.jobs import trainer
-from tunewise.jobs.publish import publish
-from tunewise.store import jobs
 
-COUNTS: Counter[str] = Counter()
-
-
-@pytest.fixture
-def place(tmp_path: Path, nursery: Nursery, tiny_model: BaseModelRef) -> Iterator[Place]:
-    place = make_place(tmp_path, nursery, tiny_model)
-    yield place
-    kill_trainers(place)
-    place.platform.database.close()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, nursery: Nursery, tiny_model: BaseModelRef
-) -> Iterator[tuple[Place, str]]:
-    place = make_place(tmp_path_factory.mktemp("undisturbed"), nursery, tiny_model)
-    job_id = place.submit()
-    with working(place):
-        assert place.wait_for(job_id, "succeeded", "failed").status == "succeeded"
-    yield place, job_id
-    place.platform.database.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def counts(request: pytest.FixtureRequest) -> Iterator[None]:
-    yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
-    reporter.write_line("\nsurvival: " + ", ".join(f"{name} {count}" for name, count in sorted(COUNTS.items())))
-
-
-def whole(place: Place, job_id: str, undisturbed: tuple[Place, str]) -> Job:
-    """Check that the job has ended as the undisturbed one: weights, metrics, models, files, a story without gaps."""
-    reference, reference_id = undisturbed
-    job = place.wait_for(job_id, "succeeded", "failed", "cancelled")
-    assert job.status == "succeeded", place.story()
-    assert weights(place, job_id) == weights(reference, reference_id)
-    assert metrics(place, job_id) == metrics(reference, reference_id)
-    assert place.words(job_id) == reference.words(reference_id)
-    numbers = place.numbers(job_id)
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert [model.step for model in place.models(job_id)] == [10, 20, 30]
-    assert table(place, job_id) == table(reference, reference_id)
-    assert not trainer.is_running(place.run_dir(job_id))
-    COUNTS["jobs"] += 1
-    COUNTS["events compared"] += len(numbers)
-    return job
-
-
-def weights(place: Place, job_id: str) -> str | None:
-    result = trainer.result_of(place.run_dir(job_id))
-    assert result is not None
-    return result.adapter_sha256
-
-
-def metrics(place: Place, job_id: str) -> list[object]:
-    return [event.data for event in place.events(job_id) if event.type == "metrics"]
-
-
-def table(place: Place, job_id: str) -> bytes:
-    result_file = place.job(job_id).result_file
-    assert result_file is not None
-    return (place.platform.files_dir / result_file).read_bytes()
+pytestmark = pytest.mark.usefixtures("counts")
 
 
 def kill_worker(place: Place, job_id: str, worker: WorkerProcess) -> None:
@@ -207,66 +139,15 @@ def test_a_paused_job_goes_on_where_it_was(place: Place, undisturbed: tuple[Plac
     job_id = place.submit()
     with working(place):
         place.wait_for_steps(job_id, 5)
-        assert place.move(job_id, "paused", "The job was paused")
+        assert place.move(job_id, "paused", PAUSED)
         place.wait_until_released(job_id)
         assert alive_trainers(place) == []
-        assert place.move(job_id, "queued", "The job was resumed")
+        assert place.move(job_id, "queued", RESUMED)
         job = place.wait_for(job_id, "succeeded", "failed")
     assert job.status == "succeeded"
     assert weights(place, job_id) == weights(*undisturbed)
     assert metrics(place, job_id) == metrics(*undisturbed)
     assert job.attempts == 0
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_cancelling_races_with_success(place: Place, undisturbed: tuple[Place, str], seed: int) -> None:
-    job_id = place.submit()
-    with working(place):
-        place.wait_for_steps(job_id, 29)
-        time.sleep(seed * 0.15)
-        if place.move(job_id, "cancelled", "The job was cancelled"):
-            COUNTS["cancelled before success"] += 1
-            place.wait_until_released(job_id)
-            assert alive_trainers(place) == []
-            assert place.models(job_id) == []
-            assert place.job(job_id).result_file is None
-        else:
-            COUNTS["succeeded before cancelling"] += 1
-            whole(place, job_id, undisturbed)
-
-
-def test_publishing_races_with_cancelling(place: Place, undisturbed: tuple[Place, str]) -> None:
-    """Fifty times, on a run that has ended: all of success or nothing of it."""
-    reference, reference_id = undisturbed
-    result = trainer.result_of(reference.run_dir(reference_id))
-    assert result is not None
-    won = Counter[str]()
-    for _ in range(50):
-        job_id = place.submit()
-        shutil.copytree(reference.run_dir(reference_id), place.run_dir(job_id))
-        with place.platform.database.write() as session:
-            jobs.transition(session, job_id, "queued")
-            job = jobs.transition(session, job_id, "running", owner=None)
-            assert job is not None
-            jobs.claim(session, job, "w")
-        barrier = Barrier(2)
-
-        def finish(job: Job = job, barrier: Barrier = barrier) -> None:
-            barrier.wait()
-            won["published"] += publish(place.platform, job, result, "w")
-
-        thread = Thread(target=finish)
-        thread.start()
-        barrier.wait()
-        won["cancelled"] += place.move(job_id, "cancelled", "The job was cancelled")
-        thread.join()
-        job = place.job(job_id)
-        assert (len(place.models(job_id)), job.result_file is not None) == (
-            (3, True) if job.status == "succeeded" else (0, False)
-        )
-        shutil.rmtree(place.run_dir(job_id))
-    assert won.total() == 50, "one of the two wins, never both"
-    COUNTS["races of publishing"] += 50
 
 
 def test_a_job_cancelled_while_no_worker_was_there_is_stopped_by_the_next(place: Place) -> None:
@@ -281,7 +162,7 @@ def test_a_job_cancelled_while_no_worker_was_there_is_stopped_by_the_next(place:
         pid = trainer.pid_of(place.run_dir(job_id))
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        assert place.move(job_id, "cancelled", "The job was cancelled")
+        assert place.move(job_id, "cancelled", CANCELLED)
         next_worker = start_worker(place)
         os.kill(pid, signal.SIGCONT)
         place.wait_until_released(job_id)

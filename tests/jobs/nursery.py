@@ -120,12 +120,12 @@ def be_worker(arguments: list[str], files: list[int]) -> int:
     from tunewise.jobs.worker import Worker
     from tunewise.settings import Settings
 
-    address, concurrency, clock_shift, settings = arguments
+    address, clock_shift, settings = arguments
     clock = time.time
     time.time = lambda: clock() + int(clock_shift)
     log_as_json()
     platform = open_platform(Settings.model_validate_json(settings))
-    Worker(platform, int(concurrency), spawn=spawner(Path(address))).run(leaves(None))
+    Worker(platform, spawn=spawner(Path(address))).run(leaves(None))
     return 0
 
 

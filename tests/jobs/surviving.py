@@ -194,18 +194,18 @@ class WorkerProcess(NamedTuple):
             time.sleep(0.005)
 
 
-def start_worker(place: Place, concurrency: int = 1, clock_shift: int = 0) -> WorkerProcess:
+def start_worker(place: Place, clock_shift: int = 0) -> WorkerProcess:
     """A worker process, its clock so many seconds ahead; what it logs goes to the state directory."""
     settings = place.platform.settings
     log = settings.state_dir / f"worker-{len(list(settings.state_dir.glob('worker-*')))}.log"
-    arguments = [str(place.nursery), str(concurrency), str(clock_shift), settings.model_dump_json(by_alias=False)]
+    arguments = [str(place.nursery), str(clock_shift), settings.model_dump_json(by_alias=False)]
     return WorkerProcess(ask(place.nursery, "worker", arguments, log, []))
 
 
 @contextmanager
-def working(place: Place, concurrency: int = 1) -> Iterator[WorkerProcess]:
+def working(place: Place) -> Iterator[WorkerProcess]:
     """A worker that is there until the end; killed then, and what trains with it."""
-    process = start_worker(place, concurrency)
+    process = start_worker(place)
     try:
         yield process
     finally:

@@ -13,7 +13,8 @@ from tunewise.contracts.fine_tuning import Method
 from tunewise.contracts.jobs import ResolvedHyperparameters
 from tunewise.contracts.run import BaseModelRef, TrainSpec
 from tunewise.errors import DataError
-from tunewise.jobs.validate import Validated, estimate_of, validate
+from tunewise.jobs.plan import expected
+from tunewise.jobs.validate import Validated, validate
 
 GOOD = [row(number) for number in range(12)]
 LONG = json.dumps(
@@ -60,9 +61,9 @@ def test_auto_becomes_numbers_and_the_manifest_is_complete(place: Place) -> None
     assert found == Validated(ResolvedHyperparameters(n_epochs=8, batch_size=1, learning_rate_multiplier=1.0), ())
     assert (spec.n_epochs, spec.seed, spec.train_file.rows) == (8, 7, 12)
     assert spec.train_file.path == place.platform.files_dir / place.job(job_id).request.training_file
-    seconds, memory = estimate_of(place.run_dir(job_id))
-    assert seconds > 0
-    assert memory > 0
+    planned = expected(place.run_dir(job_id))
+    assert planned.seconds > 0
+    assert planned.memory_bytes > planned.least_memory_bytes > 0
 
 
 def test_overlong_rows_are_cut_and_told_by_line(place: Place) -> None:

@@ -1,7 +1,7 @@
-"""`tunewise up`: the API on one port, and the workers beside it. Knows processes; what they do is theirs.
+"""`tunewise up`: the API on one port, and a worker beside it. Knows processes; what they do is theirs.
 
-Workers are children that are started again when they die. SIGTERM and Ctrl-C stop the server first, then ask the
-workers to drain; trainers go on by themselves and are adopted at the next start.
+The worker is a child that is started again when it dies. SIGTERM and Ctrl-C stop the server first, then ask the
+worker to drain; trainers go on by themselves and are adopted at the next start.
 """
 
 import json
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Annotated
 
@@ -40,7 +41,6 @@ def up(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8321,
     worker: Annotated[bool, typer.Option("--worker/--no-worker", help="Also run what trains.")] = True,
-    workers: Annotated[int, typer.Option(min=1, help="How many workers.")] = 1,
     studio: Annotated[bool, typer.Option("--studio/--no-studio", help="Also serve the pages of the studio.")] = True,
     alias: Annotated[
         list[str] | None, typer.Option(help="NAME=MODEL: a model name that stands for another; repeatable.")
@@ -54,15 +54,11 @@ def up(
         require_keys(platform, host)
     listening = listen(host, port)
     server = uvicorn.Server(_config(platform, keys_required=not is_local, has_studio=studio))
-    crew = Crew(workers if worker else 0)
     signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises the signal again when it has stopped
-    try:
-        crew.start()
+    with worker_beside() if worker else nullcontext():
         typer.echo(f"Tunewise answers at {base_url(listening)}")
         with suppress(KeyboardInterrupt):
             server.run(sockets=[listening])
-    finally:
-        crew.stop()
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -139,50 +135,44 @@ def _config(platform: Platform, *, keys_required: bool, has_studio: bool) -> uvi
     )
 
 
-class Crew:
-    """The worker processes: each is started again when it dies, later and later if it keeps dying."""
+@contextmanager
+def worker_beside() -> Iterator[None]:
+    """A worker process that is started again when it dies; asked to drain at the end, and made to if it does not."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=_keep_worker, args=(stopping,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
-    def __init__(self, count: int) -> None:
-        self._stopping = threading.Event()
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self._threads = [threading.Thread(target=self._keep, args=(number,), daemon=True) for number in range(count)]
 
-    def start(self) -> None:
-        """Start every worker."""
-        for thread in self._threads:
-            thread.start()
+def _keep_worker(stopping: threading.Event) -> None:
+    """Start it again, later and later if it keeps dying."""
+    failures = 0
+    while not stopping.is_set():
+        started = time.monotonic()
+        process = _start_worker()
+        while process.poll() is None and not stopping.wait(0.2):
+            pass
+        if stopping.is_set():
+            _drain(process)
+            return
+        failures = 0 if time.monotonic() - started > STEADY_SECONDS else failures + 1
+        pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] if failures else 0.0
+        told = {"level": "error", "worker_exit": process.returncode, "again_in_seconds": pause}
+        typer.echo(json.dumps(told), err=True)
+        stopping.wait(pause)
 
-    def stop(self) -> None:
-        """Ask every worker to drain, and make those that do not."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
 
-    def _keep(self, number: int) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            started = time.monotonic()
-            process = self._spawn()
-            while process.poll() is None and not self._stopping.wait(0.2):
-                pass
-            if self._stopping.is_set():
-                _drain(process)
-                return
-            failures = 0 if time.monotonic() - started > STEADY_SECONDS else failures + 1
-            pause = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] if failures else 0.0
-            typer.echo(
-                json.dumps({"level": "error", "worker": number, "exit": process.returncode, "again_in_seconds": pause}),
-                err=True,
-            )
-            self._stopping.wait(pause)
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C in the terminal reaches it only through us.
-        return subprocess.Popen(
-            [sys.executable, "-m", "tunewise.cli", "worker", "--exit-with-parent"],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+def _start_worker() -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C in the terminal reaches it only through us.
+    return subprocess.Popen(
+        [sys.executable, "-m", "tunewise.cli", "worker", "--exit-with-parent"],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _drain(process: subprocess.Popen[bytes]) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tunewise.jobs.platform import open_platform
-from tunewise.jobs.worker import DEFAULT_CONCURRENCY, Worker
+from tunewise.jobs.worker import Worker
 from tunewise.settings import get_settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -20,16 +20,13 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 @app.command()
 def worker(
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="How many jobs may train at once, as far as memory allows.")
-    ] = DEFAULT_CONCURRENCY,
     exit_with_parent: Annotated[
         bool, typer.Option("--exit-with-parent", help="Leave when the process that started this one has ended.")
     ] = False,
 ) -> None:
     """Take jobs and train them until SIGTERM or Ctrl-C; trainers then go on, and the next worker adopts them."""
     log_as_json()
-    Worker(open_platform(get_settings()), concurrency).run(leaves(os.getppid() if exit_with_parent else None))
+    Worker(open_platform(get_settings())).run(leaves(os.getppid() if exit_with_parent else None))
 
 
 def leaves(parent: int | None) -> Callable[[], bool]:

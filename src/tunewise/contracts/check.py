@@ -99,6 +99,7 @@ class Estimate(Frozen):
     billed_tokens: int = Field(description="Tokens of the rows times epochs.")
     seconds: float
     memory_bytes: int
+    least_memory_bytes: int = Field(description="With activations computed twice, where they do not fit.")
     cost: float | None = Field(description="In the user's currency; None without a machine price.")
     basis: str = Field(description="Where the speed comes from: measured on this machine, or estimated.")
 

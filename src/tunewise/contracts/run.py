@@ -88,6 +88,9 @@ class TrainSpec(Frozen):
     checkpoint_minutes: float
     early_stopping_patience: int | None
     parent: ParentAdapter | None = Field(default=None, description="Where the adapter's first weights come from.")
+    threads: PositiveInt | None = Field(
+        default=None, description="At most so many compute at once; None, as in older runs: one for each core."
+    )
     versions: dict[str, str] = Field(description="Of tunewise, Python, torch, transformers and peft.")
 
 

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from tunewise.contracts.evaluation import Interval
 from tunewise.errors import EvaluationError
 
+# `scipy.stats` takes a second to import; named in full, it is imported when the first interval is computed, and a
+# mistake in the data is told before that.
 Scores: TypeAlias = Sequence[float] | NDArray[np.float64]
 
 # Below ten differing rows a bootstrap has too few distinct samples: its 95 % interval covered the truth in 70-88 %.
@@ -38,7 +40,7 @@ def mean_interval(scores: Scores, confidence: float, seed: int) -> Interval:
     x = _checked(scores)
     mean = float(x.mean())
     if np.isin(x, (0.0, 1.0)).all():
-        wilson = stats.binomtest(int(x.sum()), x.size).proportion_ci(confidence, method="wilson")
+        wilson = scipy.stats.binomtest(int(x.sum()), x.size).proportion_ci(confidence, method="wilson")
         return Interval(value=mean, low=min(float(wilson.low), mean), high=max(float(wilson.high), mean))
     if np.ptp(x) == 0:
         unseen = 1 - ((1 - confidence) / 2) ** (1 / x.size)
@@ -69,7 +71,7 @@ def mcnemar(a: Scores, b: Scores) -> float:
     """
     difference = _paired(a, b)
     won, lost = int((difference > 0).sum()), int((difference < 0).sum())
-    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    return float(scipy.stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
 def rows_needed(differences: Scores, worthwhile: float, confidence: float, power: float = 0.8) -> int | None:
@@ -91,8 +93,8 @@ def rows_needed(differences: Scores, worthwhile: float, confidence: float, power
         return None
     n = np.unique(np.ceil(np.geomspace(2, enough, 4_000)))
     error = sd / np.sqrt(n)
-    decided = stats.norm.sf((np.maximum(worthwhile, z * error) - mean) / error)
-    decided += stats.norm.cdf((worthwhile - z * error - mean) / error)
+    decided = scipy.stats.norm.sf((np.maximum(worthwhile, z * error) - mean) / error)
+    decided += scipy.stats.norm.cdf((worthwhile - z * error - mean) / error)
     decided[-1] = 1.0
     return int(n[np.argmax(decided >= power)])
 
@@ -103,7 +105,7 @@ def rows_to_clear(differences: Scores, gap: float, confidence: float, power: flo
     n = ((z_confidence + z_power) * sd / gap)², the textbook formula of the source above.
     """
     x = np.asarray(differences, dtype=np.float64)
-    z = _z(confidence) + float(stats.norm.ppf(power))
+    z = _z(confidence) + float(scipy.stats.norm.ppf(power))
     return math.ceil((z * _spread(x) / gap) ** 2) if gap > 0 else None
 
 
@@ -125,7 +127,7 @@ def _bonett_price(difference: NDArray[np.float64], confidence: float) -> Interva
 
 
 def _bootstrap(x: NDArray[np.float64], confidence: float, seed: int, lowest: float) -> Interval:
-    result = stats.bootstrap(
+    result = scipy.stats.bootstrap(
         (x,),
         np.mean,
         n_resamples=RESAMPLES,
@@ -145,7 +147,7 @@ def _spread(x: NDArray[np.float64]) -> float:
 
 
 def _z(confidence: float) -> float:
-    return float(stats.norm.ppf((1 + confidence) / 2))
+    return float(scipy.stats.norm.ppf((1 + confidence) / 2))
 
 
 def _paired(a: Scores, b: Scores) -> NDArray[np.float64]:

@@ -18,11 +18,11 @@ from tunewise.contracts.jobs import FINAL, Job
 from tunewise.contracts.run import SPEC_FILE, RunEvent, RunFailure, RunResult, TrainSpec
 from tunewise.errors import StoreError, TunewiseError
 from tunewise.jobs import trainer
-from tunewise.jobs.plan import remember_speed
+from tunewise.jobs.plan import expected, remember_speed
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.publish import publish
 from tunewise.jobs.trainer import Child, EventTail, Spawn
-from tunewise.jobs.validate import estimate_of, validate
+from tunewise.jobs.validate import validate
 from tunewise.machine import Machine
 from tunewise.store import events, jobs
 from tunewise.store.rows import now
@@ -40,7 +40,7 @@ LEAST_FREE_BYTES = 256 * 1024
 
 
 class Desk(NamedTuple):
-    """What a worker gives to the one who attends to a job. `leaving` is set when the worker is about to go."""
+    """What a worker gives to the one who attends to a job. `machine`: what a trainer has of it; `leaving`: it goes."""
 
     platform: Platform
     worker: str
@@ -154,7 +154,7 @@ def _validate(desk: Desk, job: Job) -> None:
 
 
 def _begin(desk: Desk, job: Job) -> None:
-    seconds, _ = estimate_of(desk.run_dir(job.id))
+    seconds = expected(desk.run_dir(job.id)).seconds
     words = "Fine-tuning job started"
     with desk.platform.database.write() as session:
         moved = jobs.transition(

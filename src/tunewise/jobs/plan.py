@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from tunewise import planning
 from tunewise.contracts.check import CheckReport, FileReport, FittedRows, Split
@@ -10,6 +11,23 @@ from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine
 from tunewise.settings import Settings
+
+CHECK_FILE = "check.json"
+
+
+class Expected(NamedTuple):
+    """What a job was estimated to take, when its files were checked."""
+
+    seconds: float
+    memory_bytes: int
+    least_memory_bytes: int
+
+
+def expected(run_dir: Path) -> Expected:
+    """Zeros where no estimate was made."""
+    path = run_dir / CHECK_FILE
+    made = (json.loads(path.read_bytes())["estimate"] if path.exists() else None) or {}
+    return Expected(made.get("seconds", 0.0), made.get("memory_bytes", 0), made.get("least_memory_bytes", 0))
 
 
 def make_spec(
@@ -62,7 +80,7 @@ def with_plan(
 
 
 def known_speed(settings: Settings, spec: TrainSpec) -> float | None:
-    """Tokens per second of the last run with this base model and number format on this machine."""
+    """Tokens per second of the last run with this base model, number format and threads on this machine."""
     return _speeds(settings).get(_speed_key(spec))
 
 
@@ -107,4 +125,4 @@ def _speeds(settings: Settings) -> dict[str, float]:
 
 
 def _speed_key(spec: TrainSpec) -> str:
-    return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}"
+    return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}:{spec.threads}"

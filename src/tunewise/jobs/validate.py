@@ -3,7 +3,6 @@
 Knows the job's request and the state directory; the job's status is moved by its caller.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,14 +15,13 @@ from tunewise.contracts.run import SPEC_FILE, BaseModelRef, TrainSpec
 from tunewise.data.check import LEAST_ROWS, Limits, check
 from tunewise.data.template import Template
 from tunewise.errors import DataError
-from tunewise.jobs import parents
-from tunewise.jobs.plan import make_spec, with_plan
+from tunewise.jobs import parents, room
+from tunewise.jobs.plan import CHECK_FILE, make_spec, with_plan
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine
 from tunewise.settings import installed_versions
 
-CHECK_FILE = "check.json"
 _SHOWN = 5
 _PARAMS: dict[Split, str] = {"train": "training_file", "valid": "validation_file"}
 _NAMES: dict[Split, str] = {"train": "Training", "valid": "Validation"}
@@ -42,6 +40,7 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
     Raises:
         DataError: a file is not fit for training; the code is one of OpenAI's, `param` names the file's field.
         ModelError: the base model or the parent cannot be used.
+        TrainingError: insufficient_memory, however long it waited.
     """
     base = catalogue.find(job.request.base, platform.settings)
     report = _checked(platform, job, base)
@@ -59,6 +58,7 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
         machine=hardware,
         versions=installed_versions("torch", "transformers", "peft", "numpy") | {"tunewise": __version__},
     )
+    room.refuse_the_impossible(spec, hardware, platform.settings)
     if parent is not None:
         spec = spec.model_copy(update={"parent": parent.adapter})
     run_dir = platform.runs_dir / job.id
@@ -66,15 +66,6 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
     write_whole(run_dir / CHECK_FILE, planned.model_dump_json(indent=1))
     write_whole(run_dir / SPEC_FILE, spec.model_dump_json(indent=1))
     return Validated(_resolved(asked, spec), _warnings(report, spec))
-
-
-def estimate_of(run_dir: Path) -> tuple[float, int]:
-    """Seconds and bytes of memory that the run was estimated to take; zero where no estimate was made."""
-    path = run_dir / CHECK_FILE
-    if not path.exists():
-        return 0.0, 0
-    estimate = json.loads(path.read_bytes())["estimate"] or {"seconds": 0.0, "memory_bytes": 0}
-    return float(estimate["seconds"]), int(estimate["memory_bytes"])
 
 
 def _checked(platform: Platform, job: Job, base: BaseModelRef) -> CheckReport:

@@ -9,19 +9,18 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import cache
+from pathlib import Path
 from threading import Event, Thread
-
-import psutil
 
 from tunewise import machine
 from tunewise.contracts.jobs import Job, JobStatus
 from tunewise.errors import StoreError
-from tunewise.jobs import trainer
+from tunewise.evaluate.wording import size
+from tunewise.jobs import room, trainer
 from tunewise.jobs.attend import Desk, attend
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.trainer import Child, Spawn, spawn
-from tunewise.jobs.validate import estimate_of
-from tunewise.store import jobs
+from tunewise.store import events, jobs
 from tunewise.store.jobs import LEFT
 from tunewise.store.rows import new_id
 
@@ -30,28 +29,30 @@ log = logging.getLogger(__name__)
 LONGEST_TICK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 VALIDATIONS_AT_ONCE = 2
-# A trainer uses every core; two on the same cores are slower than one after the other.
-DEFAULT_CONCURRENCY = 1
 TRAINING: tuple[JobStatus, ...] = ("queued", "running")
+WAITING = "The job waits until there is enough memory to train it"
 
 
 class Worker:
-    """Holds jobs from `run`'s start until it leaves. `concurrency`: how many may train at once."""
+    """Holds jobs from `run`'s start until it leaves."""
 
-    def __init__(self, platform: Platform, concurrency: int = DEFAULT_CONCURRENCY, spawn: Spawn = spawn) -> None:
+    def __init__(self, platform: Platform, spawn: Spawn = spawn) -> None:
         self.name = new_id("worker-")
         self._platform = platform
-        self._concurrency = concurrency
+        self._at_once = platform.settings.trainings_at_once
         self._leaving = Event()
         self._threads: dict[str, Thread] = {}
+        self._neighbours: list[str] = []
+        self._told: set[str] = set()
         self._children: list[Child] = []
         self._silence = Silence(platform.settings.lease_seconds)
         self._tick_seconds = min(LONGEST_TICK_SECONDS, platform.settings.lease_seconds / 4)
-        self._desk = Desk(platform, self.name, cache(machine.probe), spawn, self._leaving, self._children.append)
+        share = cache(lambda: machine.share(machine.probe(), self._at_once))
+        self._desk = Desk(platform, self.name, share, spawn, self._leaving, self._children.append)
 
     def run(self, should_leave: Callable[[], bool]) -> None:
         """Work until `should_leave` says so, then leave: trainers go on, and the next worker adopts them."""
-        log.info("worker %s: at work, %d job(s) may train at once", self.name, self._concurrency)
+        log.info("worker %s: at work, %d job(s) may train at once", self.name, self._at_once)
         while not should_leave():
             try:
                 self.tick()
@@ -79,6 +80,7 @@ class Worker:
         """Jobs left behind, or of a worker that has fallen silent, whatever their status."""
         with self._platform.database.read() as session:
             others = [job for job in jobs.owned(session) if job.owner != self.name]
+        self._neighbours = [job.id for job in others if self._trains(job.id)]
         for job in [*(job for job in others if job.owner == LEFT), *self._silence.broken(others)]:
             if job.status not in TRAINING or self._has_room(job, held):
                 self._claim(job, held)
@@ -88,7 +90,7 @@ class Worker:
         validating = sum(status == "validating_files" for status in held.values())
         with self._platform.database.read() as session:
             new = jobs.unowned(session, ["validating_files"], limit=max(0, VALIDATIONS_AT_ONCE - validating))
-            waiting = jobs.unowned(session, TRAINING, limit=self._concurrency)
+            waiting = jobs.unowned(session, TRAINING, limit=self._at_once)
         for job in new:
             self._claim(job, held)
         for job in waiting:
@@ -110,26 +112,31 @@ class Worker:
         thread.start()
 
     def _has_room(self, job: Job, held: dict[str, JobStatus]) -> bool:
-        """Whether the job may train now. One that does already takes nothing more, and one always may."""
-        training = [job_id for job_id, status in held.items() if status in TRAINING]
-        if not training or trainer.is_running(self._desk.run_dir(job.id)):
+        """Whether the job may train now; one that does already takes nothing more."""
+        if self._trains(job.id):
             return True
-        if len(training) >= self._concurrency:
+        training = [job_id for job_id, status in held.items() if status in TRAINING or self._trains(job_id)]
+        if len(training) >= self._at_once:
             return False
-        wanted = sum(self._still_wanted(job_id) for job_id in [*training, job.id])
-        return wanted <= psutil.virtual_memory().available
+        return self._has_memory(job, [self._desk.run_dir(job_id) for job_id in {*training, *self._neighbours}])
 
-    def _still_wanted(self, job_id: str) -> int:
-        """Bytes that the job's trainer is expected to take beyond what it has taken."""
-        run_dir = self._desk.run_dir(job_id)
-        _, expected = estimate_of(run_dir)
-        pid = trainer.pid_of(run_dir)
-        if pid is None or not trainer.is_running(run_dir):
-            return expected
-        try:
-            return max(0, expected - psutil.Process(pid).memory_info().rss)
-        except psutil.NoSuchProcess:
-            return expected
+    def _trains(self, job_id: str) -> bool:
+        return trainer.is_running(self._desk.run_dir(job_id))
+
+    def _has_memory(self, job: Job, beside: list[Path]) -> bool:
+        """Whether there is enough; where not, the job's story says so."""
+        wanted = room.memory_wanted(self._desk.run_dir(job.id), beside)
+        free = room.memory_free(beside, self._platform.settings)
+        if wanted > free and job.id not in self._told:
+            log.info("%s: waits for memory, %s are wanted and %s are free", job.id, size(wanted), size(free))
+            self._tell_of_waiting(job)
+        return wanted <= free
+
+    def _tell_of_waiting(self, job: Job) -> None:
+        with self._platform.database.write() as session:
+            if jobs.held(session, job.id, job.owner) is not None and not events.told(session, job.id, WAITING):
+                events.tell(session, job.id, WAITING)
+        self._told.add(job.id)
 
     def _leave(self) -> None:
         """Finish what cannot be left, such as the stopping of a trainer, and leave the rest as it stands."""

@@ -79,8 +79,8 @@ def change(session: Session, job_id: str, *, owner: str, **changes: object) -> J
     return _changed(session, [JobRow.id == job_id, JobRow.owner == owner], **changes)
 
 
-def held(session: Session, job_id: str, worker: str) -> Job | None:
-    """The job, if this worker holds it; no other write to it comes between this and the transaction's end."""
+def held(session: Session, job_id: str, worker: str | None) -> Job | None:
+    """The job, if this worker holds it, or nobody for None; no other write to it comes before the transaction's end."""
     return _changed(session, [JobRow.id == job_id, JobRow.owner == worker], owner=worker)
 
 

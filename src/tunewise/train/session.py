@@ -99,7 +99,7 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
     Raises:
         DataError, ModelError, TrainingError: the data, the base model or a checkpoint cannot be used.
     """
-    torch.set_num_threads(usable_cores())
+    torch.set_num_threads(min(usable_cores(), spec.threads or usable_cores()))
     template = Template.load(_existing(spec.base_model))
     train = load_rows(spec.train_file, template, max_tokens=spec.max_tokens, overlong=spec.overlong)
     valid = (

@@ -6,17 +6,18 @@ The measures are those of kept libraries: rapidfuzz, sacrebleu, rouge-score.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from rapidfuzz import fuzz, utils
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import Tokenizer
 from sacrebleu.metrics.bleu import BLEU
 
 from tunewise.contracts.graders import ExactMatch, StringCheck, TextSimilarity
 from tunewise.evaluate.graders.graded import Graded
 from tunewise.evaluate.graders.template import fill, fill_reference
 from tunewise.evaluate.rows import EvalRow
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -54,7 +55,7 @@ def similarity(metric: str, text: str, reference: str) -> float:
     return float(_rouge(name).score(reference, text)[name].fmeasure)
 
 
-class _UnicodeWords(Tokenizer):  # type: ignore[misc]  # rouge-score has no types
+class _UnicodeWords:
     """Lower-cased runs of letters and digits: rouge-score's own tokens on ASCII, but it drops every other script."""
 
     def tokenize(self, text: str) -> list[str]:
@@ -68,7 +69,10 @@ def _bleu() -> BLEU:
 
 
 @lru_cache(maxsize=8)
-def _rouge(name: str) -> RougeScorer:
+def _rouge(name: str) -> "RougeScorer":
+    # Its stemmer's package takes a second to import, whether one is asked for or not.
+    from rouge_score.rouge_scorer import RougeScorer
+
     return RougeScorer([name], tokenizer=_UnicodeWords())
 
 
