@@ -80,7 +80,7 @@ def test_a_job_that_can_never_fit_fails_and_says_why(place_of: Callable[..., Pla
     assert job.status == "failed"
     assert job.error is not None
     assert (job.error.code, job.error.param) == ("insufficient_memory", "model")
-    assert "takes at least 430 MiB of memory, and TUNEWISE_TRAINING_MEMORY_MB allows 300 MiB" in job.error.message
+    assert "takes at least 441 MiB of memory, and TUNEWISE_TRAINING_MEMORY_MB allows 300 MiB" in job.error.message
     assert "choose a smaller base model" in (place.events(job_id)[-1].message or "")
 
 

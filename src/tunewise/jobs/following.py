@@ -10,9 +10,9 @@ from tunewise.contracts.run import SPEC_FILE, StepMetrics, TrainSpec
 from tunewise.contracts.study import STUDY_DIR
 from tunewise.evaluate.report import DECISION_FILE, HTML_FILE, JSON_FILE
 from tunewise.jobs import fine_tuning, trainer
+from tunewise.jobs.plan import CHECK_FILE
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.trainer import LOG_FILE, EventTail
-from tunewise.jobs.validate import CHECK_FILE
 
 LOG_BYTES = 64 * 1024
 STEPS_FILE = "step_metrics.csv"
