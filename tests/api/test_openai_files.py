@@ -150,6 +150,7 @@ def test_result_files_are_sent_in_base64_where_the_settings_say_so(tmp_path: Pat
 
         caller = Caller(organization="o", project="default", role="admin")
         kept = create(live.platform, caller, receiver.finish(), purpose="fine-tune-results")
+        receiver.discard()
         assert base64.b64decode(client.files.content(kept.id).read()) == data
         assert client.files.retrieve(kept.id).purpose == "fine-tune-results"
 
@@ -237,7 +238,9 @@ def test_the_sweeper_removes_what_is_due_and_nothing_else(tmp_path: Path) -> Non
         of_a_crash = live.platform.uploads_dir / "upload_0"
         of_a_crash.mkdir()
         (of_a_crash / "part_0").write_bytes(b"x")
-        patient, impatient = Sweeper(live.platform), Sweeper(live.platform, leftover_seconds=0.01)
+        patient = Sweeper(live.platform)
+        impatient = Sweeper(live.platform, leftover_seconds=0.01, abandoned_seconds=0.01)
+        slow = Receiver(live.platform, "slow")
         patient.sweep()
         assert [file.id for file in client.files.list()] == [read, kept]
         assert {path.name for path in live.platform.files_dir.iterdir()} == {kept, read, ".incoming"}
@@ -247,7 +250,8 @@ def test_the_sweeper_removes_what_is_due_and_nothing_else(tmp_path: Path) -> Non
         impatient.sweep()
         time.sleep(0.02)
         impatient.sweep()
-        assert not leftover.exists()
+        assert list(live.platform.incoming_dir.iterdir()) == [slow.path]
+        slow.discard()
         assert {path.name for path in live.platform.uploads_dir.iterdir()} == {pending.id}
 
 

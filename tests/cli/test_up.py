@@ -6,16 +6,20 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tunewise.cli.up import listen, with_aliases
 from tunewise.errors import ConfigError
 from tunewise.jobs.access import is_loopback
+from tunewise.jobs.platform import open_platform
+from tunewise.jobs.sweep import Sweeper
 from tunewise.settings import Settings
 
 
@@ -31,10 +35,10 @@ def tunewise(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def up(state: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def up(state: Path, *arguments: str, worker: bool = False) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and its base URL, once it says that it answers."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tunewise.cli", "up", "--no-worker", "--port", "0", *arguments],
+        [sys.executable, "-m", "tunewise.cli", "up", f"--{'' if worker else 'no-'}worker", "--port", "0", *arguments],
         env={**os.environ, "TUNEWISE_STATE": str(state)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -104,3 +108,54 @@ def test_answers_do_not_wait_for_nagles_algorithm() -> None:
     """asyncio switches it off only where the listening socket names its protocol."""
     with listen("127.0.0.1", 0) as listening:
         assert listening.proto == socket.IPPROTO_TCP
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The server's children that live."""
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_worker_that_is_killed_is_started_again_and_ends_with_the_server(tmp_path: Path) -> None:
+    with up(tmp_path, worker=True) as (process, _):
+        until(lambda: len(workers_of(process)) == 1)
+        (first,) = workers_of(process)
+        first.kill()
+        until(lambda: len(workers_of(process)) == 1 and workers_of(process) != [first])
+        (second,) = workers_of(process)
+        process.terminate()
+        assert process.wait(60) == 0
+    assert not second.is_running()
+
+
+def until(fact: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not fact():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_an_upload_that_is_killed_with_its_server_leaves_nothing(tmp_path: Path) -> None:
+    size = 512 * 1024 * 1024
+    incoming = tmp_path / "files" / ".incoming"
+    with up(tmp_path) as (process, url):
+        host, port = re.findall(r"//(.*):(\d+)", url)[0]
+        head = (
+            f"POST /v1/files HTTP/1.1\r\nHost: {host}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+            f"Content-Length: {size}\r\n\r\n"
+            '--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n'
+        )
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + b"x" * (size // 8))
+            until(lambda: sum(path.stat().st_size for path in incoming.iterdir()) > size // 16)
+            process.kill()
+            process.wait()
+    with up(tmp_path) as (_, url):
+        assert httpx.get(f"{url}/files").json()["data"] == []
+        platform = open_platform(Settings(state=tmp_path))
+        (left,) = incoming.iterdir()
+        sweeper = Sweeper(platform, abandoned_seconds=0)
+        sweeper.sweep()
+        assert not left.exists()
+        assert [path.name for path in (tmp_path / "files").iterdir()] == [".incoming"]
+        platform.database.close()

@@ -1,14 +1,16 @@
 """Bytes on their way in: written aside, hashed as they come, and made whole by a rename. Knows no database.
 
-An incoming file lies in `Platform.incoming_dir` until a use case keeps it; what is left there is swept away.
+An incoming file lies in `Platform.incoming_dir` until a use case keeps it. Who writes it holds a lock on it, which ends
+with the process, however that ends; what nobody holds is swept away.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +41,7 @@ class Receiver:
         self.received_bytes = 0
         with disk_errors():
             self._file = self.path.open("wb")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def write(self, data: bytes) -> None:
         """Add bytes.
@@ -53,7 +56,7 @@ class Receiver:
         self.received_bytes += len(data)
 
     def finish(self) -> Incoming:
-        """The whole file, on the disk.
+        """The whole file, on the disk, and still held.
 
         Raises:
             StoreError: disk_full.
@@ -61,13 +64,23 @@ class Receiver:
         with disk_errors():
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._file.close()
         return Incoming(self.path, self._filename, self.received_bytes, self._sha256.hexdigest(), self._md5.hexdigest())
 
     def discard(self) -> None:
         """Remove what was written, unless it has been moved away."""
-        self._file.close()
+        with suppress(OSError):  # a full disk refuses again what it refused before, and was told of then
+            self._file.close()
         self.path.unlink(missing_ok=True)
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody is at work on an incoming file, or has just moved it away."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, FileNotFoundError):
+        return True
+    return False
 
 
 def safe_name(filename: str) -> str:

@@ -4,22 +4,32 @@ import shutil
 import time
 from pathlib import Path
 
+from tunewise.jobs.incoming import is_held
 from tunewise.jobs.platform import Platform
 from tunewise.store import files, jobs
 from tunewise.store.rows import now
 
 LEFTOVER_SECONDS = 3600.0
+ABANDONED_SECONDS = 30.0  # a file is there for a moment before it is held
 
 
 class Sweeper:
     """Remembers since when it has seen what looks left over, on a clock that nobody sets back.
 
-    Bytes come before their row, so what has no row may yet get one; after an hour it will not.
+    Bytes come before their row, so what has no row may yet get one; after an hour it will not. What comes in is held by
+    who writes it, however long that takes; what nobody holds was left by a process that died.
     """
 
-    def __init__(self, platform: Platform, *, leftover_seconds: float = LEFTOVER_SECONDS) -> None:
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        leftover_seconds: float = LEFTOVER_SECONDS,
+        abandoned_seconds: float = ABANDONED_SECONDS,
+    ) -> None:
         self._platform = platform
         self._leftover_seconds = leftover_seconds
+        self._abandoned_seconds = abandoned_seconds
         self._seen: dict[Path, float] = {}
 
     def sweep(self) -> None:
@@ -52,7 +62,9 @@ class Sweeper:
         candidates = {path: self._seen.get(path, time.monotonic()) for path in self._without_row()}
         self._seen = candidates
         for path, since in candidates.items():
-            if time.monotonic() - since >= self._leftover_seconds:
+            is_incoming = path.parent == self._platform.incoming_dir
+            patience = self._abandoned_seconds if is_incoming else self._leftover_seconds
+            if time.monotonic() - since >= patience:
                 _remove(path)
 
     def _without_row(self) -> list[Path]:
@@ -60,7 +72,8 @@ class Sweeper:
         lying += self._platform.uploads_dir.iterdir()
         with self._platform.database.read() as session:
             known = files.ids(session) | files.pending_upload_ids(session)
-        return [path for path in lying if path.name not in known] + list(self._platform.incoming_dir.iterdir())
+        coming = [path for path in self._platform.incoming_dir.iterdir() if not is_held(path)]
+        return [path for path in lying if path.name not in known] + coming
 
 
 def _remove(path: Path) -> None:
