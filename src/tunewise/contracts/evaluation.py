@@ -11,6 +11,9 @@ from tunewise.contracts.run import RunResult, StepMetrics, TrainSpec
 ArmKind: TypeAlias = Literal["prompt", "few_shot", "retrieval", "tuned", "majority", "nearest"]
 Outcome: TypeAlias = Literal["worth_it", "not_worth_it", "inconclusive"]
 
+# What a `Report` is written to.
+HTML_FILE, JSON_FILE, DECISION_FILE = "report.html", "report.json", "decision.md"
+
 
 class Answer(Frozen):
     """One model's answer to one test row. A row that could not be answered has `error` and scores 0."""

@@ -14,7 +14,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tunewise.contracts.check import InspectedRow, InspectedToken
-from tunewise.contracts.evaluation import ArmResult, Comparison, Outcome, Report
+from tunewise.contracts.evaluation import (
+    DECISION_FILE,
+    HTML_FILE,
+    JSON_FILE,
+    ArmResult,
+    Comparison,
+    Outcome,
+    Report,
+)
 from tunewise.evaluate import wording
 from tunewise.evaluate.charts import interval_bar, scale_top
 from tunewise.evaluate.decision import decision_markdown
@@ -22,7 +30,6 @@ from tunewise.evaluate.economics import FLOORS, tuned_arm
 from tunewise.evaluate.pictures import Picture, cost_picture, loss_picture
 from tunewise.evaluate.standing import primary_score
 
-HTML_FILE, JSON_FILE, DECISION_FILE = "report.html", "report.json", "decision.md"
 MOST_EXAMPLES = 5
 MOST_FINDINGS = 20
 MOST_CHARACTERS = 1_500

@@ -10,12 +10,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from tunewise.contracts.evaluation import Report
+from tunewise.contracts.evaluation import HTML_FILE, JSON_FILE, Report
 from tunewise.contracts.evaluations import UNFINISHED, Evaluation, EvaluationRequest, StudyProgress
 from tunewise.contracts.jobs import Caller, Job
 from tunewise.contracts.study import STUDY_DIR
 from tunewise.errors import RequestError
-from tunewise.evaluate.report import HTML_FILE, JSON_FILE
 from tunewise.jobs import fine_tuning
 from tunewise.jobs.access import require_admin
 from tunewise.jobs.config_file import check_meaning

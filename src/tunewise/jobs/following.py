@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import psutil
 
+from tunewise.contracts.evaluation import DECISION_FILE, HTML_FILE, JSON_FILE
 from tunewise.contracts.jobs import Caller, Job
 from tunewise.contracts.run import SPEC_FILE, StepMetrics, TrainSpec
 from tunewise.contracts.study import STUDY_DIR
-from tunewise.evaluate.report import DECISION_FILE, HTML_FILE, JSON_FILE
 from tunewise.jobs import fine_tuning, trainer
 from tunewise.jobs.plan import CHECK_FILE
 from tunewise.jobs.platform import Platform
