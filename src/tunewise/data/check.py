@@ -12,9 +12,9 @@ from tunewise.contracts.check import CheckReport, FileReport, Finding, Inspected
 from tunewise.contracts.fine_tuning import Overlong
 from tunewise.data import leakage
 from tunewise.data.formats import detect_format
-from tunewise.data.problems import Problem
+from tunewise.data.problems import Problem, finding, problem_of
 from tunewise.data.scan import Frame
-from tunewise.data.survey import Survey, finding, findings_of, first_frame, survey
+from tunewise.data.survey import Survey, findings_of, first_frame, survey
 from tunewise.data.template import Template
 from tunewise.data.tokens import TokenCounts, count_tokens, distribution, fitted_rows, inspect_rows
 from tunewise.errors import DataError
@@ -59,10 +59,11 @@ def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> 
             frame = frame or first_frame(path, row_format)
             found = survey(path, row_format, frame)
         except DataError as error:
-            findings.append(_unreadable(path, error))
+            findings.append(finding(path, None, problem_of(error)))
             continue
         except OSError as error:
-            findings.append(_unreadable(path, DataError("unreadable", f"{path}: {error.strerror}", param=str(path))))
+            problem = Problem("error", "unreadable", f"{path}: {error.strerror}", "check the path and its permissions")
+            findings.append(finding(path, None, problem))
             continue
         counts = None if limits is None else _counts(split, path, row_format, limits)
         checked.append(Checked(split, found, counts))
@@ -92,18 +93,6 @@ _SEVERITIES = {"error": 0, "warning": 1, "note": 2}
 
 def _order(item: Finding) -> tuple[int, str, int]:
     return _SEVERITIES[item.severity], item.file, item.line or 0
-
-
-def _unreadable(path: Path, error: DataError) -> Finding:
-    message, _, remedy = error.message.rpartition("; ")
-    return Finding(
-        severity="error",
-        code=error.code,
-        file=path.name,
-        line=None,
-        message=message or error.message,
-        remedy=remedy if message else "check the path and its permissions",
-    )
 
 
 def _file_report(one: Checked) -> tuple[FileReport, list[Finding]]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tunewise.contracts.check import Finding, RowFormat
-from tunewise.data.problems import Problem
+from tunewise.data.problems import Problem, finding
 from tunewise.data.reader import open_checked, read_span, spans
 from tunewise.data.scan import Block, Fingerprints, Frame, frame_of, scan, validate
 
@@ -95,11 +95,6 @@ def first_frame(path: Path, row_format: RowFormat) -> Frame:
     """What the questions of a file's first block share."""
     first = next(spans(path, open_checked(path)))
     return frame_of(validate(read_span(path, first), row_format).rows)
-
-
-def finding(path: Path, line: int | None, problem: Problem) -> Finding:
-    """A problem with its place."""
-    return Finding(file=path.name, line=line, **problem._asdict())
 
 
 def findings_of(found: Survey) -> list[Finding]:
