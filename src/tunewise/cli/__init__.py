@@ -22,7 +22,7 @@ COMMANDS = {
     "db": "Bring the database to this version's tables.",
     "replay": "Rerun a job from its manifest, and compare weights and metrics.",
     "run": "Tune, compare, and learn whether it was worth it.",
-    "data": "Check training files before anything is spent.",
+    "data": "Check training files before anything is spent; convert tables into them.",
     "models": "List, fetch and show base models.",
 }
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tunewise import machine
 from tunewise.catalogue import DEFAULT_MODEL, find
+from tunewise.cli.data_convert import convert_file
 from tunewise.cli.data_report import print_report
 from tunewise.contracts.check import CheckReport, Split
 from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
@@ -24,7 +25,7 @@ from tunewise.settings import get_settings
 
 app = typer.Typer(
     name="data",
-    help="Check training files before anything is spent.",
+    help="Check training files before anything is spent, and convert tables into them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -32,9 +33,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _group() -> None:
-    """A callback makes typer keep the name of a single command."""
+app.command("convert")(convert_file)
 
 
 @app.command("check")

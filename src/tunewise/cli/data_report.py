@@ -1,7 +1,7 @@
 """A check report on a terminal: findings first, then the facts, then what the model will see. Knows only the report."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -38,19 +38,22 @@ def verdict(report: CheckReport) -> Text:
 
 def findings_part(report: CheckReport) -> RenderableType | None:
     """The first twenty findings, and how many there are of each kind."""
-    if not report.findings:
-        return None
+    return Group(findings_table(report.findings), Text(), _summary(report)) if report.findings else None
+
+
+def findings_table(findings: Sequence[Finding]) -> RenderableType:
+    """The first twenty findings."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Where", no_wrap=True)
     table.add_column("Field")
     table.add_column("Problem", ratio=3)
     table.add_column("What to do", ratio=2)
-    for finding in report.findings[:SHOWN]:
+    for finding in findings[:SHOWN]:
         table.add_row(_place(finding), Text(finding.param or ""), _problem(finding), Text(finding.remedy))
     parts: list[RenderableType] = [table]
-    if len(report.findings) > SHOWN:
-        parts += [Text(f"… and {len(report.findings) - SHOWN:,} more; --json lists all.", "dim")]
-    return Group(*parts, Text(), _summary(report))
+    if len(findings) > SHOWN:
+        parts += [Text(f"… and {len(findings) - SHOWN:,} more; --json lists all.", "dim")]
+    return Group(*parts)
 
 
 def _place(finding: Finding) -> Text:
