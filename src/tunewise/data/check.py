@@ -59,7 +59,7 @@ def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> 
             frame = frame or first_frame(path, row_format)
             found = survey(path, row_format, frame)
         except DataError as error:
-            findings.append(finding(path, None, problem_of(error)))
+            findings.append(finding(path, None, problem_of(error)._replace(param=None)))
             continue
         except OSError as error:
             problem = Problem("error", "unreadable", f"{path}: {error.strerror}", "check the path and its permissions")
