@@ -34,7 +34,7 @@ demo: setup
 	@$(BIN)/tunewise run examples/recipe-assistant/tunewise.yaml
 
 test: setup .venv/.dev
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup .venv/.dev
 	@scripts/check

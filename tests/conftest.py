@@ -1,11 +1,17 @@
-"""Fixtures for every test: a real base model, a tiny random one, the shared data sets, and settings of one's own."""
+"""Fixtures for every test: a real base model, a tiny random one, the shared data sets, and settings of one's own.
+
+With `-n 2` (pytest-xdist) each half of the tests has cores of its own, and so have the processes that it starts: two
+trainers' threads on the same cores would wait for each other most of the time.
+"""
 
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from jobs.nursery import Nursery
 from tunewise.catalogue import DEFAULT_MODEL, find
@@ -13,7 +19,42 @@ from tunewise.contracts.run import BaseModelRef
 from tunewise.settings import Settings, get_settings
 
 REPOSITORY = Path(__file__).parents[1]
+FIGURES = pytest.StashKey[list[str]]()
+# How long an example takes is the machine's affair.
+hypothesis_settings.register_profile("any machine", deadline=None)
+hypothesis_settings.load_profile("any machine")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = []
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        cores, number = sorted(os.sched_getaffinity(0)), int(worker.removeprefix("gw"))
+        halves = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.sched_setaffinity(0, cores[number::halves] or cores)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A half of the tests hands its figures to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["figures"] = session.config.stash[FIGURES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  # pytest-xdist has no types
+    node.config.stash[FIGURES] += getattr(node, "workeroutput", {}).get("figures", [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[FIGURES]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session")
+def figures(request: pytest.FixtureRequest) -> list[str]:
+    """Lines that are told at the end: how much was asked, killed and compared."""
+    return request.config.stash[FIGURES]
 
 
 @pytest.fixture

@@ -28,12 +28,17 @@ ABOUT = "Fine-tune open language models behind the API that OpenAI's and Azure O
 
 
 def create_app(
-    platform: Platform, *, keys_required: bool = False, read_seconds: float = READ_SECONDS, has_studio: bool = False
+    platform: Platform,
+    *,
+    keys_required: bool = False,
+    read_seconds: float = READ_SECONDS,
+    has_studio: bool = False,
+    hosting: Hosting | None = None,
 ) -> FastAPI:
     """The server's application.
 
     `keys_required`: refuse callers without a key even while there is none. `read_seconds`: the longest silence in the
-    middle of a request's body. `has_studio`: with the pages; once per process.
+    middle of a request's body. `has_studio`: with the pages; once per process. `hosting`: another than the platform's.
     """
     app = FastAPI(
         title="Tunewise",
@@ -46,7 +51,7 @@ def create_app(
         responses=ERROR_ANSWERS,
     )
     app.state.platform = platform
-    app.state.relay = Relay(platform, Hosting(platform), UsageLog(platform))
+    app.state.relay = Relay(platform, hosting or Hosting(platform), UsageLog(platform))
     app.state.provisioner = Provisioner(app.state.relay.hosting)
     app.state.keys_required = keys_required
     app.state.numbers = make_numbers(platform)

@@ -12,12 +12,14 @@ import openai
 import uvicorn
 from fastapi import FastAPI
 
+from jobs.nursery import Nursery, ServerSpawner
 from tunewise.api.limits import READ_SECONDS
 from tunewise.api.relay import Relay
 from tunewise.app import create_app
 from tunewise.catalogue import DEFAULT_MODEL
 from tunewise.cli.up import listen
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus, TunedModel
+from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings, get_settings
 from tunewise.store import events, jobs, models
@@ -89,9 +91,13 @@ class Live(NamedTuple):
 
 
 @contextmanager
-def live(platform: Platform, *, read_seconds: float = READ_SECONDS) -> Iterator[Live]:
-    """Serve `platform` until the end of the block, in a thread of the test's process."""
-    app = create_app(platform, read_seconds=read_seconds)
+def live(platform: Platform, *, read_seconds: float = READ_SECONDS, nursery: Nursery | None = None) -> Iterator[Live]:
+    """Serve `platform` until the end of the block, in a thread of the test's process.
+
+    `nursery`: where model servers are forked; without, each is started anew.
+    """
+    hosting = Hosting(platform, ServerSpawner(nursery.address)) if nursery else None
+    app = create_app(platform, read_seconds=read_seconds, hosting=hosting)
     listening = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -111,8 +117,10 @@ def live(platform: Platform, *, read_seconds: float = READ_SECONDS) -> Iterator[
 
 
 @contextmanager
-def serving(home: Path, *, read_seconds: float = READ_SECONDS, **settings: object) -> Iterator[Live]:
+def serving(
+    home: Path, *, read_seconds: float = READ_SECONDS, nursery: Nursery | None = None, **settings: object
+) -> Iterator[Live]:
     """Serve a new state below `home`. Base models are those of this machine."""
     chosen = Settings(home=get_settings().home, state=home / "state", **settings)  # type: ignore[arg-type]
-    with live(open_platform(chosen), read_seconds=read_seconds) as running:
+    with live(open_platform(chosen), read_seconds=read_seconds, nursery=nursery) as running:
         yield running

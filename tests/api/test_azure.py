@@ -16,6 +16,7 @@ from azure.mgmt.cognitiveservices.models import Deployment, DeploymentModel, Dep
 from openai import AzureOpenAI, OpenAI
 
 from api.live import Live, live
+from jobs.nursery import Nursery
 from jobs.tuned import BASE, add_tuned, make_platform
 from tunewise.contracts.jobs import TunedModel
 from tunewise.contracts.run import BaseModelRef, RunEvent, StepMetrics
@@ -28,8 +29,8 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Who wrote Hamlet?"}]
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(make_platform(tmp_path_factory.mktemp("azure"), tiny_model)) as running:
+def server(tiny_model: BaseModelRef, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(make_platform(tmp_path_factory.mktemp("azure"), tiny_model), nursery=nursery) as running:
         yield running
 
 

@@ -14,6 +14,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from api.live import Live, live
+from jobs.nursery import Nursery
 from jobs.tuned import BASE, PROJECT, add_tuned, make_platform
 from tunewise.api.relay import DYING_SECONDS
 from tunewise.contracts.jobs import Deployment, TunedModel
@@ -27,9 +28,9 @@ WAIT_SECONDS = 20.0
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def server(tiny_model: BaseModelRef, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     platform = make_platform(tmp_path_factory.mktemp("home"), tiny_model, aliases={ALIAS: BASE})
-    with live(platform) as running:
+    with live(platform, nursery=nursery) as running:
         yield running
 
 
@@ -75,8 +76,8 @@ def test_many_first_requests_at_once_start_one_server(server: Live) -> None:
             return [answer.choices[0].message.content for answer in answers]
 
     assert len(set(asyncio.run(all_at_once()))) == 1
-    started = [child for child in psutil.Process().children() if "tunewise.serve" in child.cmdline()]
-    assert [child.pid for child in started] == [model_server(server).pid]
+    logs = list(server.platform.serve_dir.glob("*.log"))
+    assert [log.read_text().count("hosting") for log in logs] == [1]
 
 
 @pytest.mark.parametrize("extra", [{}, {"n": 2, "temperature": 1.0, "seed": 7, "logprobs": True, "top_logprobs": 2}])
@@ -273,15 +274,16 @@ def test_a_client_that_goes_away_ends_the_work(server: Live, client: OpenAI, str
 
 
 def test_too_many_requests_are_told_when_to_come_back(
-    tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory
+    tiny_model: BaseModelRef, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     async def flood(url: str) -> list[httpx.Response]:
-        body = {"model": BASE, "prompt": "one", "max_tokens": 60, "ignore_eos": True}
+        body = {"model": BASE, "prompt": "one", "max_tokens": 20, "ignore_eos": True}
         async with httpx.AsyncClient(timeout=300, limits=httpx.Limits(max_connections=None)) as flooding:
             posts = [flooding.post(f"{url}/v1/completions", json=body) for _ in range(96)]
             return await asyncio.gather(*posts)
 
-    with live(make_platform(tmp_path_factory.mktemp("home"), tiny_model, hosted_waiting=1)) as running:
+    platform = make_platform(tmp_path_factory.mktemp("home"), tiny_model, hosted_waiting=1)
+    with live(platform, nursery=nursery) as running:
         answers = asyncio.run(flood(running.url))
     assert {answer.status_code for answer in answers} == {200, 429}
     refused = next(answer for answer in answers if answer.status_code == 429)

@@ -1,6 +1,7 @@
 """/openapi.json is complete, and the server keeps to it: schemathesis asks every operation what it says it answers."""
 
 import json
+import os
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,8 +20,9 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from api.live import ROW, serving
+from jobs.nursery import Nursery
 
-SECONDS = 30.0
+SECONDS = float(os.environ.get("TUNEWISE_TEST_SCHEMA_SECONDS", "12"))
 ANSWER_SECONDS = 120  # the first chat starts a model server
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -55,11 +57,11 @@ def test_every_parameter_is_described_and_the_path_s_have_examples(document: dic
             assert parameter["in"] != "path" or parameter["schema"].get("examples"), (name, parameter["name"])
 
 
-def test_the_server_keeps_to_its_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No server error, no status and no answer that the document does not have, within half a minute."""
+def test_the_server_keeps_to_its_document(tmp_path: Path, nursery: Nursery, figures: list[str]) -> None:
+    """No server error, no status and no answer that the document does not have, within the time that there is."""
     counts: Counter[str] = Counter()
     broken: list[str] = []
-    with serving(tmp_path) as live:
+    with serving(tmp_path, nursery=nursery) as live:
         live.http.post("/v1/files", files={"file": ("a.jsonl", ROW * 12), "purpose": (None, b"fine-tune")})
         live.job()
         schema = schemathesis.openapi.from_url(f"{live.url}/openapi.json")
@@ -73,8 +75,7 @@ def test_the_server_keeps_to_its_document(tmp_path: Path, capsys: pytest.Capture
         )
         assert live.http.get("/healthz").status_code == 200
     summary = {"operations": len(found), "cases": counts.total(), **counts, "broken_promises": len(broken)}
-    with capsys.disabled():
-        print(json.dumps(summary))  # noqa: T201 - the counts are asked for
+    figures.append(f"schemathesis: {json.dumps(summary)}")
     assert broken == []
     assert counts["5xx"] == 0
     assert counts.total() > len(found)

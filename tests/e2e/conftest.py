@@ -32,11 +32,9 @@ def undisturbed(
 
 
 @pytest.fixture(scope="module")
-def counts(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Tell at the module's end what was disturbed and compared in it."""
+def counts(request: pytest.FixtureRequest, figures: list[str]) -> Iterator[None]:
+    """Tell what was disturbed and compared in a module."""
     COUNTS.clear()
     yield
-    reporter = request.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
     counted = ", ".join(f"{name} {count}" for name, count in sorted(COUNTS.items()))
-    reporter.write_line(f"\n{request.module.__name__}: {counted}")
+    figures.append(f"{request.module.__name__}: {counted}")

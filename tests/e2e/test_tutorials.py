@@ -16,21 +16,24 @@ from tunewise.contracts.run import BaseModelRef
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "fine-tuning-api"
 ALIAS = "gpt-4o-mini-2024-07-18=smollm2-135m-instruct"
+TINY = "test/tiny"
 START_SECONDS, TUTORIAL_SECONDS = 60, 900
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory, smollm2: BaseModelRef) -> Iterator[str]:
-    """A server as `tunewise up` starts it, worker and all, with a state of its own."""
-    assert smollm2.path.is_dir()
+def address(tmp_path_factory: pytest.TempPathFactory, smollm2: BaseModelRef, tiny_model: BaseModelRef) -> Iterator[str]:
+    """A server as `tunewise up` starts it, worker and all, with a home of its own that has two base models."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    state = tmp_path_factory.mktemp("tutorials")
-    with (state / "up.log").open("w") as log:
+    home = tmp_path_factory.mktemp("tutorials")
+    (home / "models").mkdir()
+    (home / "models" / smollm2.path.name).symlink_to(smollm2.path)
+    (home / "models" / f"hub--{TINY.replace('/', '--')}").symlink_to(tiny_model.path)
+    with (home / "up.log").open("w") as log:
         up = subprocess.Popen(
             [sys.executable, "-m", "tunewise.cli", "up", "--port", str(port), "--alias", ALIAS],
-            env=os.environ | {"TUNEWISE_STATE": str(state / "state")},
+            env=os.environ | {"TUNEWISE_HOME": str(home), "TUNEWISE_STATE": str(home / "state")},
             stdout=log,
             stderr=subprocess.STDOUT,
         )
@@ -69,7 +72,7 @@ def run_tutorial(name: str, *options: str, **environment: str) -> str:
 def test_the_openai_tutorial_ends_with_an_answer_of_the_tuned_model(address: str) -> None:
     told = run_tutorial(
         "openai_tutorial.py",
-        "--rows=12",
+        "--rows=10",
         "--epochs=2",
         OPENAI_BASE_URL=f"{address}/v1",
         OPENAI_API_KEY="placeholder",
@@ -77,8 +80,8 @@ def test_the_openai_tutorial_ends_with_an_answer_of_the_tuned_model(address: str
     assert re.search(r"Status: validating_files", told)
     assert re.search(r"Fine-tuned model ID: ft:smollm2-135m-instruct:org-demo:recipe-ner:\w{8}\n", told)
     events = [line.strip() for line in told.splitlines() if line.startswith("  ")]
-    assert any(re.fullmatch(r"Step 24/24: training loss=\d\.\d\d, .*full validation loss=\d\.\d\d", e) for e in events)
-    assert any(re.fullmatch(r"Checkpoint created at step 12 with Snapshot ID: ft:.*:ckpt-step-12", e) for e in events)
+    assert any(re.fullmatch(r"Step 20/20: training loss=\d\.\d\d, .*full validation loss=\d\.\d\d", e) for e in events)
+    assert any(re.fullmatch(r"Checkpoint created at step 10 with Snapshot ID: ft:.*:ckpt-step-10", e) for e in events)
     assert events.index("The job has successfully completed") > max(
         index for index, event in enumerate(events) if event.startswith(("Step", "Checkpoint", "New fine-tuned"))
     )
@@ -87,12 +90,15 @@ def test_the_openai_tutorial_ends_with_an_answer_of_the_tuned_model(address: str
 
 
 def test_the_azure_tutorial_deploys_the_tuned_model_and_chats_by_deployment_name(address: str) -> None:
-    told = run_tutorial("azure_tutorial.py", AZURE_OPENAI_ENDPOINT=address, AZURE_OPENAI_API_KEY="placeholder")
+    """Ninety-six steps, as Azure's defaults have it for twelve rows; so many are for the tiny model."""
+    told = run_tutorial(
+        "azure_tutorial.py", "--model", TINY, AZURE_OPENAI_ENDPOINT=address, AZURE_OPENAI_API_KEY="placeholder"
+    )
     assert re.search(r"Job ID: ftjob-[0-9a-f]{32}", told)
     assert re.search(r'"n_epochs": -1', told)
     assert re.search(r"Training hours billed: \d+\.\d+", told)
     assert re.search(r"Step \d0: training loss=\d\.\d{4,}", told)
-    assert re.search(r"ftchkpt-[0-9a-f]{32} smollm2-135m-instruct\.ft-[0-9a-f]{32}\n", told)
-    assert re.search(r"ftchkpt-[0-9a-f]{32} smollm2-135m-instruct\.ft-[0-9a-f]{32}:ckpt-step-\d+", told)
+    assert re.search(r"ftchkpt-[0-9a-f]{32} test/tiny\.ft-[0-9a-f]{32}\n", told)
+    assert re.search(r"ftchkpt-[0-9a-f]{32} test/tiny\.ft-[0-9a-f]{32}:ckpt-step-\d+", told)
     assert "Deployment: sarcastic-owl Succeeded" in told
     assert re.search(r"Answer: .*\S", told)

@@ -1,4 +1,4 @@
-"""A process that has imported torch and forks trainers and workers on request, in a tenth of a second instead of ten.
+"""A process that has imported torch and forks trainers, workers and model servers, in a tenth of a second and not ten.
 
 What runs in them is the product's own code; the files that are handed over (a run's lock) are the asker's own. A child
 belongs to this process, so that it outlives a worker that is killed, as a started trainer does.
@@ -10,8 +10,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from typing import NamedTuple
 
 
@@ -23,10 +24,20 @@ class Forked(NamedTuple):
     def poll(self) -> int | None:
         return None if is_alive(self.pid) else 0
 
-    def wait(self) -> int:
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (timeout or float("inf"))
         while is_alive(self.pid):
+            if time.monotonic() > deadline:
+                raise TimeoutExpired("a child of the nursery", timeout or 0.0)
             time.sleep(0.01)
         return 0
+
+    def send_signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:
@@ -69,6 +80,7 @@ def main(address: str) -> None:
         listening.bind(address)
         listening.listen()
         import tunewise.jobs.worker
+        import tunewise.serve.__main__
         import tunewise.train.__main__  # noqa: F401
 
         while True:
@@ -105,12 +117,25 @@ def _be(request: list[str], files: list[int]) -> None:
 
 
 def be_trainer(arguments: list[str], files: list[int]) -> int:
-    """`python -m tunewise.train`, on one core: two that share them wait for each other most of the time."""
+    """`python -m tunewise.train`."""
     from tunewise.train.__main__ import main
 
+    take_one_core()
+    return main([*arguments, "--lock", str(files[0])])
+
+
+def be_server(arguments: list[str], _files: list[int]) -> int:
+    """`python -m tunewise.serve`; the parent that it must not outlive is this process."""
+    from tunewise.serve.__main__ import main
+
+    take_one_core()
+    return main([*arguments, "--exit-with-parent", str(os.getppid())])
+
+
+def take_one_core() -> None:
+    """Compute in one thread: processes that share cores wait for each other most of the time."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[os.getpid() % len(cores)]})
-    return main([*arguments, "--lock", str(files[0])])
 
 
 def be_worker(arguments: list[str], files: list[int]) -> int:
@@ -139,7 +164,26 @@ def spawner(address: Path) -> Callable[[Path, int], Forked]:
     return spawn
 
 
-ROLES = {"trainer": be_trainer, "worker": be_worker}
+class ServerSpawner:
+    """Starts model servers as `tunewise.jobs.model_server.spawn` does, and remembers them.
+
+    `first_signal`: what each is sent at once, as SIGSTOP, so that its start takes until somebody lets it go on.
+    """
+
+    def __init__(self, address: Path) -> None:
+        self.started: list[Forked] = []
+        self.first_signal: signal.Signals | None = None
+        self._address = address
+
+    def __call__(self, arguments: list[str], log: Path) -> Forked:
+        server = Forked(ask(self._address, "server", arguments, log, []))
+        if self.first_signal is not None:
+            server.send_signal(self.first_signal)
+        self.started.append(server)
+        return server
+
+
+ROLES = {"trainer": be_trainer, "worker": be_worker, "server": be_server}
 
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import psutil
 import pytest
 
+from jobs.nursery import Forked, Nursery, ServerSpawner
 from jobs.tuned import BASE, PROJECT, add_tuned, make_platform
 from tunewise.contracts.jobs import Caller, TunedModel
 from tunewise.contracts.run import BaseModelRef
@@ -27,8 +26,9 @@ def tuned(model: TunedModel) -> Resolved:
 
 
 @pytest.fixture
-def platform(tmp_path: Path, tiny_model: BaseModelRef) -> Platform:
-    return make_platform(tmp_path / "home", tiny_model, hosted_adapters=2)
+def platform(tmp_path: Path, tiny_model: BaseModelRef, request: pytest.FixtureRequest) -> Platform:
+    changes = getattr(request, "param", {"hosted_adapters": 2})
+    return make_platform(tmp_path / "home", tiny_model, **changes)
 
 
 async def answer(hosting: Hosting, model: Resolved) -> str:
@@ -43,40 +43,42 @@ async def ask(hosting: Hosting, hosted: Hosted) -> str:
     return str(reply.json()["choices"][0]["text"])
 
 
-def run(platform: Platform, test: Callable[[Hosting], Coroutine[Any, Any, None]]) -> None:
-    """Run the test in a hosting of its own, and see that it leaves no process behind."""
+@pytest.fixture
+def servers(nursery: Nursery) -> ServerSpawner:
+    return ServerSpawner(nursery.address)
 
-    async def with_hosting() -> list[int]:
-        async with started(platform) as hosting:
+
+Test: TypeAlias = Callable[[Hosting], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def run(platform: Platform, servers: ServerSpawner) -> Callable[[Test], None]:
+    """Runs a test in a hosting of its own, and sees that it leaves no process behind."""
+
+    async def in_hosting(test: Test) -> None:
+        hosting = Hosting(platform, servers)
+        async with hosting.running():
             await test(hosting)
-            return [server.pid for server in hosting.servers().values()]
 
-    pids = asyncio.run(with_hosting())
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    def run(test: Test) -> None:
+        asyncio.run(in_hosting(test))
+        assert servers.started
+        assert not [server for server in servers.started if server.poll() is None]
 
-
-@asynccontextmanager
-async def started(platform: Platform) -> AsyncIterator[Hosting]:
-    hosting = Hosting(platform)
-    async with hosting.running():
-        yield hosting
+    return run
 
 
-def children_hosting(path: Path) -> list[int]:
-    return [child.pid for child in psutil.Process().children() if str(path) in " ".join(child.cmdline())]
-
-
-def test_a_hundred_first_requests_start_one_server(platform: Platform) -> None:
+def test_a_hundred_first_requests_start_one_server(run: Callable[[Test], None], servers: ServerSpawner) -> None:
     async def test(hosting: Hosting) -> None:
         texts = await asyncio.gather(*(answer(hosting, PLAIN) for _ in range(100)))
         assert len(set(texts)) == 1
-        assert len(children_hosting(platform.settings.models_dir)) == 1
+        assert [server.pid for server in servers.started] == [hosting.servers()[BASE].pid]
 
-    run(platform, test)
+    run(test)
 
 
 def test_adapters_are_loaded_when_asked_for_and_the_least_recently_used_goes(
-    platform: Platform, tiny_model: BaseModelRef
+    run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
 ) -> None:
     first, second, third = (add_tuned(platform, tiny_model, seed=seed) for seed in (1, 2, 3))
 
@@ -89,10 +91,12 @@ def test_adapters_are_loaded_when_asked_for_and_the_least_recently_used_goes(
         assert list(server.adapters) == [first.name, third.name]
         assert await answer(hosting, tuned(second)) == texts[2]
 
-    run(platform, test)
+    run(test)
 
 
-def test_an_adapter_in_use_is_not_unloaded(platform: Platform, tiny_model: BaseModelRef) -> None:
+def test_an_adapter_in_use_is_not_unloaded(
+    run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
+) -> None:
     names = [add_tuned(platform, tiny_model, seed=seed) for seed in (1, 2, 3)]
 
     async def test(hosting: Hosting) -> None:
@@ -101,10 +105,12 @@ def test_an_adapter_in_use_is_not_unloaded(platform: Platform, tiny_model: BaseM
             await answer(hosting, tuned(names[2]))
             assert [await ask(hosting, one), await ask(hosting, two)] == before
 
-    run(platform, test)
+    run(test)
 
 
-def test_a_killed_server_is_started_again_by_the_next_request(platform: Platform, tiny_model: BaseModelRef) -> None:
+def test_a_killed_server_is_started_again_by_the_next_request(
+    run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
+) -> None:
     model = tuned(add_tuned(platform, tiny_model))
 
     async def test(hosting: Hosting) -> None:
@@ -115,12 +121,11 @@ def test_a_killed_server_is_started_again_by_the_next_request(platform: Platform
         assert await answer(hosting, model) == before
         assert hosting.servers()[BASE].pid != killed.pid
 
-    run(platform, test)
+    run(test)
 
 
-def test_an_idle_server_is_stopped_and_comes_back(tmp_path: Path, tiny_model: BaseModelRef) -> None:
-    platform = make_platform(tmp_path / "home", tiny_model, idle_seconds=0.5)
-
+@pytest.mark.parametrize("platform", [{"idle_seconds": 0.5}], indirect=True)
+def test_an_idle_server_is_stopped_and_comes_back(run: Callable[[Test], None]) -> None:
     async def test(hosting: Hosting) -> None:
         async with hosting.hosted(PLAIN) as hosted:
             await asyncio.sleep(1.5)
@@ -129,33 +134,44 @@ def test_an_idle_server_is_stopped_and_comes_back(tmp_path: Path, tiny_model: Ba
         assert hosting.servers() == {}
         assert await answer(hosting, PLAIN) == before
 
-    run(platform, test)
+    run(test)
 
 
-def test_a_request_that_leaves_does_not_end_the_start(platform: Platform) -> None:
+async def begun(servers: ServerSpawner) -> Forked:
+    """The first server, as soon as it is there."""
+    while not servers.started:
+        await asyncio.sleep(0.01)
+    return servers.started[0]
+
+
+def test_a_request_that_leaves_does_not_end_the_start(run: Callable[[Test], None], servers: ServerSpawner) -> None:
+    servers.first_signal = signal.SIGSTOP
+
     async def test(hosting: Hosting) -> None:
         leaving = asyncio.create_task(answer(hosting, PLAIN))
-        await asyncio.sleep(0.3)
-        (pid,) = children_hosting(platform.settings.models_dir)
+        server = await begun(servers)
         leaving.cancel()
+        server.send_signal(signal.SIGCONT)
         await answer(hosting, PLAIN)
-        assert hosting.servers()[BASE].pid == pid
+        assert hosting.servers()[BASE].pid == server.pid
 
-    run(platform, test)
+    run(test)
 
 
-def test_ending_during_a_start_leaves_no_process(platform: Platform) -> None:
+def test_ending_during_a_start_leaves_no_process(run: Callable[[Test], None], servers: ServerSpawner) -> None:
+    servers.first_signal = signal.SIGSTOP
+
     async def test(hosting: Hosting) -> None:
         leaving = asyncio.create_task(answer(hosting, PLAIN))
-        await asyncio.sleep(0.3)
-        assert children_hosting(platform.settings.models_dir)
+        await begun(servers)
         leaving.cancel()
 
-    run(platform, test)
-    assert not children_hosting(platform.settings.models_dir)
+    run(test)
 
 
-def test_a_model_whose_files_are_gone_says_which_and_what_to_do(platform: Platform, tiny_model: BaseModelRef) -> None:
+def test_a_model_whose_files_are_gone_says_which_and_what_to_do(
+    run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
+) -> None:
     model = add_tuned(platform, tiny_model)
     (platform.settings.state_dir / model.adapter / "adapter_model.safetensors").unlink()
 
@@ -164,10 +180,12 @@ def test_a_model_whose_files_are_gone_says_which_and_what_to_do(platform: Platfo
             await answer(hosting, tuned(model))
         assert caught.value.code == "model_unavailable"
 
-    run(platform, test)
+    run(test)
 
 
-def test_a_damaged_adapter_is_refused_in_the_servers_words(platform: Platform, tiny_model: BaseModelRef) -> None:
+def test_a_damaged_adapter_is_refused_in_the_servers_words(
+    run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
+) -> None:
     model = add_tuned(platform, tiny_model)
     (platform.settings.state_dir / model.adapter / "adapter_model.safetensors").write_bytes(b"{}")
 
@@ -176,10 +194,12 @@ def test_a_damaged_adapter_is_refused_in_the_servers_words(platform: Platform, t
             await answer(hosting, tuned(model))
         assert caught.value.code == "model_unavailable"
 
-    run(platform, test)
+    run(test)
 
 
-def test_all_who_wait_for_a_server_that_cannot_start_share_its_failure(platform: Platform, tmp_path: Path) -> None:
+def test_all_who_wait_for_a_server_that_cannot_start_share_its_failure(
+    run: Callable[[Test], None], platform: Platform, tmp_path: Path
+) -> None:
     place = platform.settings.models_dir / f"hub--{BASE.replace('/', '--')}"
     damaged = tmp_path / "damaged"
     damaged.mkdir()
@@ -194,7 +214,7 @@ def test_all_who_wait_for_a_server_that_cannot_start_share_its_failure(platform:
         assert all(isinstance(failure, ServingError) and failure.code == "serve_failed" for failure in failures)
         assert len({id(failure) for failure in failures}) == 1
 
-    run(platform, test)
+    run(test)
 
 
 def test_names_of_both_dialects_and_ids_mean_the_model(platform: Platform, tiny_model: BaseModelRef) -> None:

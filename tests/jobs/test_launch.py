@@ -16,19 +16,23 @@ import psutil
 import pytest
 
 from evaluate.finished_run import RECIPES, training_run
+from jobs.nursery import Nursery, spawner
 from train.making import events_of, make_run, make_spec, row, write_rows
 from tunewise.contracts.run import BaseModelRef, RunEvent
 from tunewise.errors import TrainingError
+from tunewise.jobs import trainer
 from tunewise.jobs.launch import MAX_RESTARTS, train
+from tunewise.jobs.trainer import Spawn
 
 WAIT_SECONDS = 120.0
 
 TRAINING_PARENT = """
 import sys
 from pathlib import Path
+from jobs.nursery import spawner
 from tunewise.jobs.launch import train
 
-train(Path(sys.argv[1]), lambda event: None)
+train(Path(sys.argv[1]), lambda event: None, spawner(Path(sys.argv[2])))
 """
 SERVING_PARENT = """
 import sys, time
@@ -54,9 +58,9 @@ def one_core() -> Iterator[None]:
 
 @pytest.fixture
 def run(tiny_model: BaseModelRef, tmp_path: Path) -> Path:
-    """A run of 100 steps, a checkpoint after each: some seconds, so that there is time to kill it."""
+    """A run of 40 steps, a checkpoint after each: a second or two, so that there is time to kill it."""
     rows = write_rows(tmp_path / "train.jsonl", [row(number) for number in range(40)])
-    return make_run(tmp_path / "run", make_spec(tiny_model, rows, n_epochs=10, checkpoint_minutes=1e-9))
+    return make_run(tmp_path / "run", make_spec(tiny_model, rows, n_epochs=4, checkpoint_minutes=1e-9))
 
 
 @pytest.fixture
@@ -70,16 +74,16 @@ def parents() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def start(code: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+    )
 
 
-def trainers_of(run: Path) -> list[psutil.Process]:
-    """Living trainers of this run, whoever their parent is."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if (line := process.info["cmdline"]) and "tunewise.train" in line and str(run) in line
-    ]
+@pytest.fixture
+def spawn(nursery: Nursery) -> Spawn:
+    """Trainers are forked here; tests/e2e starts them as users do."""
+    return spawner(nursery.address)
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -96,20 +100,19 @@ def wait_until(holds: Callable[[], object], what: str) -> None:
 
 def starts_in(run: Path) -> int:
     """How often a trainer began, by its log."""
-    return (run / "log.txt").read_text().count(" of 100\n")
+    return (run / "log.txt").read_text().count(" of 40\n")
 
 
-def test_a_killed_trainer_is_started_again_and_each_event_is_told_once(run: Path) -> None:
+def test_a_killed_trainer_is_started_again_and_each_event_is_told_once(run: Path, spawn: Spawn) -> None:
     heard: list[RunEvent] = []
 
     def kill_at_first(event: RunEvent) -> None:
         heard.append(event)
         if len(heard) == 1:
-            (trainer,) = trainers_of(run)
-            trainer.kill()
+            assert trainer.send(run, signal.SIGKILL)
 
-    result = train(run, kill_at_first)
-    assert (result.status, result.steps) == ("succeeded", 100)
+    result = train(run, kill_at_first, spawn)
+    assert (result.status, result.steps) == ("succeeded", 40)
     assert starts_in(run) == 2
     assert [event.seq for event in heard] == [event.seq for event in events_of(run)]
 
@@ -121,9 +124,9 @@ def killing(run: Path, killed: set[int]) -> Iterator[None]:
 
     def hunt() -> None:
         while not over.wait(0.02):
-            for trainer in trainers_of(run):
-                killed.add(trainer.pid)
-                trainer.kill()
+            pid = trainer.pid_of(run)
+            if pid is not None and trainer.send(run, signal.SIGKILL):
+                killed.add(pid)
 
     hunter = threading.Thread(target=hunt)
     hunter.start()
@@ -134,27 +137,27 @@ def killing(run: Path, killed: set[int]) -> Iterator[None]:
         hunter.join()
 
 
-def test_a_trainer_that_is_killed_again_and_again_is_given_up(run: Path) -> None:
+def test_a_trainer_that_is_killed_again_and_again_is_given_up(run: Path, spawn: Spawn) -> None:
     killed: set[int] = set()
     with killing(run, killed), pytest.raises(TrainingError, match="ended 4 times without a result") as raised:
-        train(run, lambda _: None)
+        train(run, lambda _: None, spawn)
     assert raised.value.code == "training_killed"
     assert "it goes on where it was" in raised.value.message
     assert len(killed) == 1 + MAX_RESTARTS == 4
 
 
 def test_a_trainer_that_a_killed_run_left_is_followed_to_its_end(
-    run: Path, parents: list[subprocess.Popen[str]]
+    run: Path, nursery: Nursery, parents: list[subprocess.Popen[str]]
 ) -> None:
-    parents.append(start(TRAINING_PARENT, str(run)))
+    parents.append(start(TRAINING_PARENT, str(run), str(nursery.address)))
     wait_until(lambda: (run / "events.jsonl").exists() and events_of(run), "the first event")
     parents[0].send_signal(signal.SIGKILL)
     parents[0].wait()
-    (orphan,) = trainers_of(run)
+    assert trainer.is_running(run)
     heard: list[RunEvent] = []
     result = train(run, heard.append)
-    wait_until(lambda: has_ended(orphan), "the trainer's end")
-    assert (result.status, result.steps) == ("succeeded", 100)
+    wait_until(lambda: not trainer.is_running(run), "the trainer's end")
+    assert (result.status, result.steps) == ("succeeded", 40)
     assert starts_in(run) == 1, "no second trainer was started"
     assert [event.seq for event in heard] == [event.seq for event in events_of(run)]
 
@@ -170,11 +173,11 @@ def test_the_last_words_of_an_adopted_trainer_are_heard(tmp_path: Path) -> None:
         (tmp_path / "result.json").write_text(training_run(RECIPES)[1].model_dump_json())
         lock.close()
 
-    trainer = threading.Timer(0.5, end)
-    trainer.start()
+    ending = threading.Timer(0.5, end)
+    ending.start()
     heard: list[RunEvent] = []
     train(tmp_path, heard.append)
-    trainer.join()
+    ending.join()
     assert heard == [last]
 
 

@@ -18,7 +18,7 @@ from tunewise import catalogue
 from tunewise.contracts.jobs import Caller, TunedModel
 from tunewise.errors import ModelError, RequestError
 from tunewise.jobs import model_server
-from tunewise.jobs.model_server import ModelServer
+from tunewise.jobs.model_server import ModelServer, Spawn, spawn
 from tunewise.jobs.names import Resolved, resolve
 from tunewise.jobs.platform import Platform
 
@@ -56,8 +56,9 @@ class _Place:
 class Hosting:
     """The model servers of one API process. Used with `running()`, which ends them."""
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, spawn: Spawn = spawn) -> None:
         self._platform = platform
+        self._spawn = spawn
         self._places: dict[str, _Place] = {}
         self.client = httpx.AsyncClient(
             timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
@@ -130,7 +131,9 @@ class Hosting:
             raise RequestError(
                 "model_unavailable", f"The base model {base!r} cannot be hosted: {error.message}", param="model"
             ) from error
-        server = await model_server.start(found, self._platform.serve_dir, self.client, waiting=settings.hosted_waiting)
+        server = await model_server.start(
+            found, self._platform.serve_dir, self.client, waiting=settings.hosted_waiting, spawn=self._spawn
+        )
         _log.info("hosting %s: process %d at %s", base, server.pid, server.base_url)
         return server
 

@@ -19,7 +19,7 @@ from tunewise.contracts.fine_tuning import Dtype
 from tunewise.contracts.run import BaseModelRef, RunEvent, RunResult
 from tunewise.errors import EvaluationError, ServingError, TrainingError
 from tunewise.jobs import trainer
-from tunewise.jobs.trainer import log_tail
+from tunewise.jobs.trainer import Spawn, log_tail, spawn
 
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30.0
@@ -27,7 +27,7 @@ _SERVE_START_SECONDS = 180.0
 MAX_RESTARTS = 3
 
 
-def train(run_dir: Path, on_event: Callable[[RunEvent], None]) -> RunResult:
+def train(run_dir: Path, on_event: Callable[[RunEvent], None], spawn: Spawn = spawn) -> RunResult:
     """Run training to its end; a child that is killed is started again from its last checkpoint, three times at most.
 
     Raises:
@@ -39,7 +39,7 @@ def train(run_dir: Path, on_event: Callable[[RunEvent], None]) -> RunResult:
         result = trainer.result_of(run_dir)
         if result is not None:
             return _checked(result)
-        child = trainer.start(run_dir)
+        child = trainer.start(run_dir, spawn)
         try:
             follow()
         finally:

@@ -14,9 +14,10 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import httpx
 
@@ -29,10 +30,34 @@ DEATH_SECONDS = 5.0
 POLL_SECONDS = 0.02
 
 
+class Process(Protocol):
+    """A process that was started here, as `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+
+    def poll(self) -> int | None:
+        """Its exit code once it has ended."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Signal it, unless it has ended."""
+
+    def kill(self) -> None:
+        """Kill -9."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, when it has ended; `subprocess.TimeoutExpired` when it has not by then."""
+
+
+Spawn: TypeAlias = Callable[[list[str], Path], Process]
+"""Starts `python -m tunewise.serve` with these arguments; what it says is appended to the log."""
+
+
 class ModelServer:
     """A server process and what was asked of it. `adapters`: requests under way of each loaded one, by last use."""
 
-    def __init__(self, process: subprocess.Popen[bytes], base_url: str, client: httpx.AsyncClient) -> None:
+    def __init__(self, process: Process, base_url: str, client: httpx.AsyncClient) -> None:
         self.base_url = base_url
         self.adapters: OrderedDict[str, int] = OrderedDict()
         self._process = process
@@ -113,7 +138,21 @@ class ModelServer:
         return error
 
 
-async def start(model: BaseModelRef, directory: Path, client: httpx.AsyncClient, *, waiting: int) -> ModelServer:
+def spawn(arguments: list[str], log: Path) -> Process:
+    """In a session of its own, so that Ctrl-C reaches it only through us."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "tunewise.serve", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+async def start(
+    model: BaseModelRef, directory: Path, client: httpx.AsyncClient, *, waiting: int, spawn: Spawn = spawn
+) -> ModelServer:
     """Host `model`; log and ready file lie in `directory`. Returns once it answers. `waiting`: see the settings.
 
     Raises:
@@ -122,7 +161,7 @@ async def start(model: BaseModelRef, directory: Path, client: httpx.AsyncClient,
     stem = _file_name(model.name)
     ready, log = directory / f"{stem}.{os.getpid()}.json", directory / f"{stem}.log"
     ready.unlink(missing_ok=True)
-    process = _spawn(model, ready, log, waiting)
+    process = spawn(_arguments(model, ready, waiting), log)
     with ExitStack() as undo:
         undo.callback(_kill, process)
         await _until_ready(process, ready, log)
@@ -138,27 +177,12 @@ def _file_name(model: str) -> str:
     return f"{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
-def _spawn(model: BaseModelRef, ready: Path, log: Path, waiting: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-u", "-m", "tunewise.serve", "--model", str(model.path), "--name", model.name]
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [
-                *command,
-                "--ready-file",
-                str(ready),
-                "--max-waiting",
-                str(waiting),
-                "--exit-with-parent",
-                str(os.getpid()),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+def _arguments(model: BaseModelRef, ready: Path, waiting: int) -> list[str]:
+    hosted = ["--model", str(model.path), "--name", model.name, "--max-waiting", str(waiting)]
+    return [*hosted, "--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
 
 
-async def _until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> None:
+async def _until_ready(process: Process, ready: Path, log: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not ready.exists():
         if process.poll() is not None:
@@ -171,6 +195,6 @@ async def _until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path)
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: Process) -> None:
     process.kill()
     process.wait()
