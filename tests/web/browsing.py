@@ -92,6 +92,7 @@ def look(
         viewport=PHONE if phone else DESKTOP,  # type: ignore[arg-type]
         color_scheme="dark" if dark else "light",
         locale=language,
+        reduced_motion="reduce",  # nothing is measured half faded in
         accept_downloads=True,
     )
     page = context.new_page()
@@ -109,9 +110,10 @@ def look(
 
 def serious_issues(page: Page) -> list[str]:
     """What axe-core finds on the page that hinders somebody seriously."""
+
     found = Axe().run(page).response["violations"]
     return [
-        f"{issue['id']}: {issue['help']}: {[node['target'] for node in issue['nodes']][:3]}"
+        f"{issue['id']}: {[(node['html'][:120], node['failureSummary']) for node in issue['nodes']][:3]}"
         for issue in found
         if issue["impact"] in ("serious", "critical")
     ]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from nicegui import ui
+from nicegui import context, ui
 
 from tunewise.contracts.check import CheckReport, Split
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised, TrainingRequest
@@ -31,6 +31,7 @@ async def draw(visit: Visit) -> None:
     names = [model.name for model in await visit.ask(models.list_models)]
     form = _Form(visit, known, names)
     form.draw()
+    await context.client.connected()  # a model that is used for the first time may take half a minute to be read
     await form.judging.look_at_test()
 
 
@@ -95,6 +96,9 @@ class _Form:
     async def changed(self) -> None:
         """Draw anew whatever follows from the choices."""
         self._start.set_enabled(False)
+        self._estimate.clear()
+        with self._estimate:
+            markup('<p class="tw-quiet">{}</p>', t("Reading model and data …"))
         report = await self._propose()
         self._estimate.clear()
         with self._estimate:
