@@ -1,4 +1,4 @@
-"""What pages let a visitor save: files of a run. Checked as every page is."""
+"""What pages let a visitor save: files, and what a run left. Checked as every page is."""
 
 import asyncio
 
@@ -7,13 +7,14 @@ from fastapi.responses import FileResponse
 from nicegui import app
 
 from tunewise.errors import RequestError
-from tunewise.jobs import following
+from tunewise.jobs import files, following
 from tunewise.web.visit import Visit, the_studio
 
 
 def add_routes() -> None:
     """Add the routes that links of pages lead to."""
     app.get("/runs/{job_id}/files/{name}")(_run_file)
+    app.get("/data/{file_id}/content")(_content)
 
 
 async def _run_file(request: Request, job_id: str, name: str) -> FileResponse:
@@ -23,3 +24,11 @@ async def _run_file(request: Request, job_id: str, name: str) -> FileResponse:
     path = found[name]
     await asyncio.to_thread(path.stat)  # gone meanwhile: an error now, and not in the middle of the answer
     return FileResponse(path, filename=f"{job_id}-{name}", content_disposition_type="attachment")
+
+
+async def _content(request: Request, file_id: str) -> FileResponse:
+    visit = Visit(the_studio(), request)
+    file = await visit.ask(files.retrieve, file_id)
+    return FileResponse(
+        visit.platform.files_dir / file.id, filename=file.filename, content_disposition_type="attachment"
+    )

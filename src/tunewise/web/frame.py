@@ -39,6 +39,7 @@ class Place(NamedTuple):
 
 PLACES = (
     Place("/", "Home", "home"),
+    Place("/data", "Data", "table_rows"),
     Place("/runs", "Runs", "timeline"),
     Place("/compare", "Compare", "compare_arrows"),
 )

@@ -1,12 +1,14 @@
 """One module per page. A page asks use cases through its `Visit`, and draws what they give."""
 
 from tunewise.web.frame import page
-from tunewise.web.pages import compare, evaluate, home, new_run, run, runs, sign_in
+from tunewise.web.pages import compare, data, evaluate, file, home, new_run, run, runs, sign_in
 
 
 def add_pages() -> None:
     """Give every page its address."""
     page("/", "Home")(home.draw)
+    page("/data", "Data")(data.draw)
+    page("/data/{file_id}", "File")(file.draw)
     page("/runs", "Runs")(runs.draw)
     page("/runs/new", "New run")(new_run.draw)
     page("/runs/{job_id}", "Run")(run.draw)

@@ -1,0 +1,173 @@
+"""Saying what the columns of a brought file are, with a preview of the chats that its rows become."""
+
+import json
+from collections.abc import Sequence
+from typing import get_args
+
+from markupsafe import Markup
+from nicegui import ui
+
+from tunewise.contracts.importing import ColumnMapping, Conversion, Converted, Detected, Target
+from tunewise.contracts.jobs import StoredFile
+from tunewise.errors import TunewiseError
+from tunewise.jobs import datasets
+from tunewise.web.parts import button, card, facts, markup, table
+from tunewise.web.visit import Visit
+from tunewise.web.words import number, t
+
+PREVIEWED = 5
+SAMPLE_CHARS = 60
+COLUMNS = ("messages", "prompt", "input", "completion", "system", "tools", "chosen", "rejected", "keep")
+
+
+class Importing:
+    """One file on its way to rows."""
+
+    def __init__(self, visit: Visit, file: StoredFile) -> None:
+        self._visit = visit
+        self._file = file
+        self._said = ColumnMapping()
+        self._is_filling = False
+
+    async def draw(self) -> None:
+        """What was detected, the columns, the preview, the button."""
+        found = await self._visit.ask(datasets.look, self._file.id, self._said)
+        self._draw_detected(found)
+        self._draw_mapping(found)
+        with card(t("What the first rows become")):
+            self._preview = ui.element("div").props('aria-live="polite"')
+            self._convert = button(t("Convert"), self._go, kind="first")
+        self._result = ui.element("div")
+        await self._show(found)
+
+    def _draw_detected(self, found: Detected) -> None:
+        with card(t("What the file is")):
+            about = t("about {count}", count=number(found.rows)) if found.rows_are_estimated else number(found.rows)
+            pairs = [(t("Form"), found.format), (t("Rows"), about), (t("Encoding"), found.encoding or "–")]
+            markup("{}", facts(pairs))
+            for note in found.notes:
+                markup("<p>{}</p>", note)
+            rows = [[column.name, column.kind, _samples(column.samples)] for column in found.columns]
+            markup("{}", table([t("Column"), t("Kind"), t("First values")], rows, caption=t("Columns")))
+
+    def _draw_mapping(self, found: Detected) -> None:
+        titles = _titles()
+        names = {"": t("(none)")} | {column.name: column.name for column in found.columns}
+        with card(t("Which column is what")):
+            self._questions = markup("")
+            targets = {"chat": t("Chats to train on"), "preference": t("Pairs of a better and a worse answer")}
+            self._to = ui.radio(targets, value="chat").props("inline")
+            with ui.element("div").classes("tw-columns"):
+                self._columns = {role: ui.select(names, value="", label=titles[role]) for role in COLUMNS}
+            self._system = ui.textarea(t("System message of rows that bring none")).props("autogrow")
+        for field in (self._to, *self._columns.values()):
+            field.on_value_change(self._changed)
+        self._system.on("blur", self._changed)
+
+    async def _changed(self) -> None:
+        """What the person says goes before every guess."""
+        if self._is_filling:
+            return
+        target: Target = get_args(Target)[list(get_args(Target)).index(self._to.value)]
+        chosen = {role: field.value or "" for role, field in self._columns.items()}
+        self._said = ColumnMapping(to=target, system_text=self._system.value.strip() or None, **chosen)
+        await self._show(await self._visit.ask(datasets.look, self._file.id, self._said))
+
+    async def _show(self, found: Detected) -> None:
+        """Fill in what was found, ask what is open, and show the first rows where nothing is."""
+        self._mapping = found.mapping
+        if found.mapping is not None:
+            self._fill(found.mapping)
+        asked = Markup().join(
+            Markup("<p class='tw-warn-text'>{} <span class='tw-quiet'>{}</span></p>").format(
+                question.asks, "; ".join(choice.meaning for choice in question.choices)
+            )
+            for question in found.questions
+        )
+        self._questions.set_content(asked or Markup('<p class="tw-quiet">{}</p>').format(found.reason))
+        self._convert.set_enabled(found.mapping is not None)
+        self._preview.clear()
+        with self._preview:
+            await self._draw_preview(found.mapping)
+
+    async def _draw_preview(self, mapping: ColumnMapping | None) -> None:
+        if mapping is None:
+            markup("<p>{}</p>", t("Say first which column is what."))
+            return
+        try:
+            rows = await self._visit.ask(datasets.preview, self._file.id, mapping, PREVIEWED)
+        except TunewiseError as error:
+            self._convert.set_enabled(False)
+            markup('<p class="tw-bad-text">{}</p>', error.message)
+            return
+        for row in rows:
+            markup("{}", _row(row))
+
+    def _fill(self, mapping: ColumnMapping) -> None:
+        self._is_filling = True
+        self._to.set_value(mapping.to or "chat")
+        for role, field in self._columns.items():
+            field.set_value(getattr(mapping, role) or "")
+        self._is_filling = False
+
+    async def _go(self) -> None:
+        if self._mapping is None:
+            return
+        file, done = await self._visit.ask(datasets.convert, self._file.id, self._mapping)
+        self._result.clear()
+        with self._result:
+            _draw_conversion(file, done)
+        if not done.findings:
+            ui.navigate.to(f"/data/{file.id}")
+
+
+def _draw_conversion(file: StoredFile, done: Conversion) -> None:
+    with card(t("Converted")):
+        markup(
+            '<p>{}</p><p><a class="tw-button tw-first" href="/data/{}">{}</a></p>',
+            t("{written} of {rows} rows became examples.", written=number(done.written), rows=number(done.rows)),
+            file.id,
+            t("Go on with {name}", name=file.filename),
+        )
+        rows = [[str(one.line or ""), one.message, one.remedy] for one in done.findings[:50]]
+        headers = [t("Line"), t("Why not"), t("What to do")]
+        markup("{}", table(headers, rows, caption=t("Rows that could not be converted")))
+
+
+def _row(row: Converted) -> Markup:
+    """A row as a chat, or why it is none."""
+    if row.example is None:
+        problems = "; ".join(f"{problem.message}: {problem.remedy}" for problem in row.problems)
+        return Markup('<article class="tw-finding"><h3>{}</h3><p class="tw-bad-text">{}</p></article>').format(
+            t("Line {line}", line=row.line), problems
+        )
+    messages = row.example.get("messages")
+    if messages is None:
+        said = Markup("<pre tabindex='0'>{}</pre>").format(json.dumps(row.example, ensure_ascii=False, indent=1))
+    else:
+        said = Markup().join(
+            Markup("<dt>{}</dt><dd>{}</dd>").format(
+                message["role"], message.get("content") or json.dumps(message.get("tool_calls"), ensure_ascii=False)
+            )
+            for message in messages
+        )
+        said = Markup('<dl class="tw-chat">{}</dl>').format(said)
+    return Markup('<article class="tw-finding"><h3>{}</h3>{}</article>').format(t("Line {line}", line=row.line), said)
+
+
+def _samples(values: Sequence[str]) -> str:
+    return " · ".join(value if len(value) <= SAMPLE_CHARS else f"{value[:SAMPLE_CHARS]}…" for value in values)
+
+
+def _titles() -> dict[str, str]:
+    return {
+        "messages": t("Conversation"),
+        "prompt": t("What the user says"),
+        "input": t("What follows it, after a blank line"),
+        "completion": t("What the assistant answers"),
+        "system": t("System message"),
+        "tools": t("Functions that may be called"),
+        "chosen": t("The better answer"),
+        "rejected": t("The worse answer"),
+        "keep": t("Take only rows where this is true"),
+    }
