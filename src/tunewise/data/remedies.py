@@ -69,7 +69,7 @@ def dealt(path: Path, shares: Sequence[float], outs: Sequence[Callable[[bytes], 
 def _drawn(groups: dict[bytes, int], shares: Sequence[float]) -> dict[bytes, int]:
     """A part for each group, so that the parts come as near to their shares as whole groups allow."""
     order = list(groups)
-    random.Random(SPLIT_SEED).shuffle(order)  # noqa: S311  # no secret
+    random.Random(SPLIT_SEED).shuffle(order)  # no secret
     total = sum(groups.values())
     bounds = [total * sum(shares[: index + 1]) for index in range(len(shares))]
     part_of, dealt_rows, part = {}, 0, 0

@@ -6,7 +6,7 @@ What was brought is kept as it came; whatever is made of it is a file of its own
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tunewise.contracts.importing import ColumnMapping, Conversion, Converted, Detected
 from tunewise.contracts.jobs import Caller, StoredFile
@@ -17,7 +17,7 @@ from tunewise.jobs import files
 from tunewise.jobs.incoming import Incoming, Receiver
 from tunewise.jobs.platform import Platform
 
-ORIGINAL = "user_data"
+ORIGINAL: Literal["user_data"] = "user_data"
 PARTS = ("train", "valid", "test")
 
 
@@ -29,7 +29,7 @@ class Mended(NamedTuple):
 
 
 def keep(platform: Platform, caller: Caller, incoming: Incoming) -> StoredFile:
-    """Keep a file that was brought: as rows to train on where it is JSON lines of chats, else as it is, to be converted.
+    """Keep a file that was brought: as rows to train on where it is JSON lines of chats, else to be converted.
 
     Raises:
         RequestError: empty_file.
@@ -65,9 +65,7 @@ def preview(
     return importing.preview(_path(platform, caller, file_id), mapping, rows)
 
 
-def convert(
-    platform: Platform, caller: Caller, file_id: str, mapping: ColumnMapping
-) -> tuple[StoredFile, Conversion]:
+def convert(platform: Platform, caller: Caller, file_id: str, mapping: ColumnMapping) -> tuple[StoredFile, Conversion]:
     """Make a file of rows to train on out of a kept one.
 
     Raises:
@@ -100,9 +98,7 @@ def drop_lines(platform: Platform, caller: Caller, file_id: str, lines: Sequence
         RequestError: file_not_found; empty_file where nothing would be left.
         StoreError: disk_full.
     """
-    return _mended(
-        platform, caller, file_id, "mended", lambda path, out: remedies.without_lines(path, set(lines), out)
-    )
+    return _mended(platform, caller, file_id, "mended", lambda path, out: remedies.without_lines(path, set(lines), out))
 
 
 def mask(platform: Platform, caller: Caller, file_id: str) -> Mended:
@@ -119,7 +115,7 @@ def split(platform: Platform, caller: Caller, file_id: str, shares: Sequence[flo
     """Files to train on, to validate on and to test with, by their shares; a part whose share is 0 is not made.
 
     Raises:
-        RequestError: file_not_found; invalid_value where the shares do not sum to 1; empty_file for a part without rows.
+        RequestError: file_not_found; invalid_value where the shares do not sum to 1; empty_file for a part of no rows.
         StoreError: disk_full.
     """
     if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:

@@ -27,7 +27,6 @@ class Importing:
         self._visit = visit
         self._file = file
         self._said = ColumnMapping()
-        self._is_filling = False
 
     async def draw(self) -> None:
         """What was detected, the columns, the preview, the button."""
@@ -66,11 +65,12 @@ class Importing:
 
     async def _changed(self) -> None:
         """What the person says goes before every guess."""
-        if self._is_filling:
-            return
         target: Target = get_args(Target)[list(get_args(Target)).index(self._to.value)]
         chosen = {role: field.value or "" for role, field in self._columns.items()}
-        self._said = ColumnMapping(to=target, system_text=self._system.value.strip() or None, **chosen)
+        said = ColumnMapping(to=target, system_text=self._system.value.strip() or None).model_copy(update=chosen)
+        if said == self._said:  # the form was filled in from here
+            return
+        self._said = said
         await self._show(await self._visit.ask(datasets.look, self._file.id, self._said))
 
     async def _show(self, found: Detected) -> None:
@@ -104,11 +104,11 @@ class Importing:
             markup("{}", _row(row))
 
     def _fill(self, mapping: ColumnMapping) -> None:
-        self._is_filling = True
+        named = {role: getattr(mapping, role) or "" for role in self._columns}
+        self._said = ColumnMapping(to=mapping.to, system_text=mapping.system_text).model_copy(update=named)
         self._to.set_value(mapping.to or "chat")
         for role, field in self._columns.items():
-            field.set_value(getattr(mapping, role) or "")
-        self._is_filling = False
+            field.set_value(named[role])
 
     async def _go(self) -> None:
         if self._mapping is None:

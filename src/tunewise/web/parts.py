@@ -86,8 +86,7 @@ def button(
     text: str, on_click: Callable[..., Any], *, kind: Literal["first", "second", "danger"] = "second"
 ) -> ui.button:
     """A button; of `first` there is one at most on a page."""
-    looks = {"first": "unelevated color=primary", "second": "outline", "danger": "outline color=negative"}
-    return ui.button(text, on_click=on_click).props(f"no-caps {looks[kind]}")
+    return ui.button(text, on_click=on_click, color=None).props("no-caps flat").classes(f"tw-button tw-{kind}")
 
 
 def copyable(text: str, language: str) -> None:

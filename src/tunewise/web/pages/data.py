@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 
+from markupsafe import Markup
 from nicegui import events, ui
+from nicegui.elements.upload_files import FileUpload
 
 from tunewise.contracts.jobs import Purpose, StoredFile
 from tunewise.jobs import datasets, files
 from tunewise.jobs.incoming import Receiver
-from tunewise.web.parts import card, empty, link, markup, table
+from tunewise.web.parts import button, card, empty, link, markup, table
 from tunewise.web.visit import Visit
 from tunewise.web.words import size, t, when
 
@@ -22,8 +24,10 @@ async def draw(visit: Visit) -> None:
     with card(t("Bring a file")):
         markup(
             "<p>{}</p>",
-            t("Conversations, questions with answers, or a table: JSONL, JSON, CSV, TSV or Parquet. The file is kept as "
-            "it is; what is made of it is a file of its own."),
+            t(
+                "Conversations, questions with answers, or a table: JSONL, JSON, CSV, TSV or Parquet. The file is kept "
+                "as it is; what is made of it is a file of its own."
+            ),
         )
         _upload(visit)
     page = await visit.ask(files.list_files, purpose=None, after=None, limit=FILES, order="desc")
@@ -44,14 +48,13 @@ def _upload(visit: Visit) -> None:
     def refused() -> None:
         ui.notify(t("Files may have up to {limit} MB here.", limit=limit), type="negative")
 
-    label = t("Drop a file here, or choose one")
-    upload = ui.upload(
-        label=label, auto_upload=True, max_file_size=limit * MEGABYTE, on_upload=arrived, on_rejected=refused
-    )
-    upload.props('flat bordered color="primary"').classes("tw-upload")
+    upload = ui.upload(auto_upload=True, max_file_size=limit * MEGABYTE, on_upload=arrived, on_rejected=refused)
+    upload.props("flat").classes("tw-upload")
+    upload.add_slot("header", Markup("<p>{}</p>").format(t("Drop a file here")))
+    button(t("Choose a file"), lambda: upload.run_method("pickFiles"), kind="first")
 
 
-async def _keep(visit: Visit, brought: ui.upload.FileUpload) -> StoredFile:
+async def _keep(visit: Visit, brought: FileUpload) -> StoredFile:
     """The browser's file as a stored one, piece by piece and off the event loop."""
     receiver = await asyncio.to_thread(Receiver, visit.platform, brought.name)
     try:

@@ -104,7 +104,7 @@ class _Rows:
         words = {"error": t("error"), "warning": t("warning"), "note": t("note")}[first.severity]
         with ui.element("article").classes("tw-finding"):
             markup(
-                "<h3>{} {}</h3><p>{}. {}.</p>",
+                "<h3>{} {}</h3><p>{}; {}.</p>",
                 badge(words, tone),  # type: ignore[arg-type]
                 t("{count} × {code}", count=number(len(same)), code=first.code),
                 first.message,

@@ -166,7 +166,7 @@ def _draw_report(report: CheckReport) -> None:
     for finding in report.errors[:SHOWN_FINDINGS]:
         line = "" if finding.line is None else t(", line {line}", line=finding.line)
         place = f"{finding.file}{line}"
-        markup('<p class="tw-bad-text"><strong>{}</strong>: {}. {}</p>', place, finding.message, finding.remedy)
+        markup('<p class="tw-bad-text"><strong>{}</strong>: {}; {}</p>', place, finding.message, finding.remedy)
     if report.errors:
         markup("<p>{}</p>", t("{count} problem(s) in the data; mend them on the page Data.", count=len(report.errors)))
     _draw_estimate(report)
@@ -175,7 +175,7 @@ def _draw_report(report: CheckReport) -> None:
     for code, count in counts.items():
         first = next(finding for finding in warnings if finding.code == code)
         more = t(" ({count} such lines)", count=count) if count > 1 else ""
-        markup('<p class="tw-warn-text">{}{}. {}</p>', first.message, more, first.remedy)
+        markup('<p class="tw-warn-text">{}{}; {}</p>', first.message, more, first.remedy)
 
 
 def _draw_estimate(report: CheckReport) -> None:

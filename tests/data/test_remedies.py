@@ -1,0 +1,95 @@
+"""Mended copies: nothing but what was asked for changes, and parts never share a row."""
+
+import json
+from pathlib import Path
+
+import msgspec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tunewise.data.privacy import redact
+from tunewise.data.remedies import dealt, masked, without_lines
+
+SECRETS = [
+    "sk-" + "a1B2" * 10,
+    "AKIA" + "ABCDEFGH12345678",
+    "jo.doe+x@firm-name.de",
+    "+49 30 1234 5678",
+    "4111 1111 1111 1111",
+]
+
+
+def row(question: str, answer: str) -> bytes:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": messages}, ensure_ascii=False).encode()
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(max_size=40), min_size=1, max_size=30), dropped=st.sets(st.integers(1, 30)))
+def test_the_lines_that_stay_are_the_same_bytes(tmp_path: Path, texts: list[str], dropped: set[int]) -> None:
+    lines = [row(text, "yes") for text in texts]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    kept = bytearray()
+    gone = without_lines(path, dropped, kept.extend)
+    expected = [line for number, line in enumerate(lines, start=1) if number not in dropped]
+    assert bytes(kept) == b"".join(line + b"\n" for line in expected)
+    assert gone == len(lines) - len(expected)
+
+
+@settings(max_examples=100)
+@given(
+    before=st.text(st.characters(codec="utf-8"), max_size=20),
+    secret=st.sampled_from(SECRETS),
+    after=st.text(st.characters(codec="utf-8"), max_size=20),
+)
+def test_a_masked_row_is_valid_json_and_holds_no_secret(before: str, secret: str, after: str) -> None:
+    line = row(f"{before} {secret} {after}", "noted")
+    clean, count = redact(line)
+    content = msgspec.json.decode(clean)["messages"][0]["content"]
+    assert secret not in content
+    assert count >= 1
+    assert redact(clean)[0] == clean
+
+
+def test_several_secrets_in_a_row_are_all_masked_and_the_rest_stays(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(row("write to a@b.io, or c@d.io\nor ring 212-555-0123", "I will") + b"\n" + row("no secret", "no"))
+    out = bytearray()
+    assert masked(path, out.extend) == 3
+    first, second = bytes(out).splitlines()
+    assert json.loads(first)["messages"][0]["content"] == "write to [removed], or [removed]\nor ring [removed]"
+    assert second == row("no secret", "no")
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kinds=st.lists(st.integers(0, 40), min_size=10, max_size=120),
+    shares=st.sampled_from([(0.7, 0.1, 0.2), (0.5, 0.5), (0.9, 0.1)]),
+)
+def test_parts_hold_every_row_once_and_equal_rows_stay_together(
+    tmp_path: Path, kinds: list[int], shares: tuple[float, ...]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [row(f"question {kind}", "yes") for kind in kinds]
+    path.write_bytes(b"\n".join(lines))
+    parts = [bytearray() for _ in shares]
+    counts = dealt(path, shares, [part.extend for part in parts])
+    held = [bytes(part).splitlines() for part in parts]
+    assert counts == [len(part) for part in held]
+    assert sorted(line for part in held for line in part) == sorted(lines)
+    for index, part in enumerate(held):
+        for other in held[index + 1 :]:
+            assert not set(part) & set(other)
+
+
+def test_the_shares_of_distinct_rows_are_met_and_the_draw_is_the_same_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(row(f"question {n}", "yes") for n in range(1000)))
+    parts = [bytearray() for _ in range(3)]
+    assert dealt(path, (0.7, 0.1, 0.2), [part.extend for part in parts]) == [700, 100, 200]
+    again = [bytearray() for _ in range(3)]
+    dealt(path, (0.7, 0.1, 0.2), [part.extend for part in again])
+    assert again == parts
+    in_a_row = b"".join(row(f"question {n}", "yes") + b"\n" for n in range(700, 800))
+    assert bytes(parts[1]) != in_a_row
