@@ -14,9 +14,12 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from jobs.nursery import Nursery
+from store.cluster import Cluster, binaries
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.run import BaseModelRef
 from tunewise.settings import Settings, get_settings
+from tunewise.store.db import Database
+from tunewise.store.migrate import upgrade
 
 REPOSITORY = Path(__file__).parents[1]
 FIGURES = pytest.StashKey[list[str]]()
@@ -61,6 +64,35 @@ def figures(request: pytest.FixtureRequest) -> list[str]:
 def settings(tmp_path: Path) -> Settings:
     """Settings whose home is empty and vanishes."""
     return Settings(home=tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server, where its programs are installed."""
+    programs = binaries()
+    if programs is None:
+        pytest.skip("PostgreSQL's server is not installed: no initdb in PATH or /usr/lib/postgresql")
+    cluster = Cluster(programs)
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind that there is."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'tunewise.db'}"
+    cluster: Cluster = request.getfixturevalue("cluster")
+    return cluster.new_database()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """An open database of each kind, with this version's tables."""
+    database = Database(database_url)
+    upgrade(database)
+    yield database
+    database.close()
 
 
 @pytest.fixture(scope="session")

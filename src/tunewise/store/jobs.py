@@ -6,7 +6,7 @@ another worker may take it over when it has seen the beat stand still. Nothing h
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, String, and_, cast, func, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, cast, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from tunewise.contracts.evaluations import UNFINISHED, Evaluation
@@ -44,7 +44,7 @@ def listed(
     """A page of the project's jobs, newest first, that have all of `metadata`; None where `after` names none."""
     query = _LISTED
     for key, wanted in (metadata or {}).items():
-        query = query.where(_METADATA[key].as_string() == wanted)
+        query = query.where(_has(session, key, wanted))
     return page(session, Job, query, after=after, limit=limit, project=project)
 
 
@@ -152,6 +152,17 @@ def counts(session: Session) -> dict[str, int]:
     """How many jobs of all projects there are in each status that occurs."""
     found = session.execute(select(JobRow.status, func.count()).group_by(JobRow.status))
     return dict(found.all())
+
+
+def _has(session: Session, key: str, wanted: str) -> ColumnElement[bool]:
+    """That the job's metadata have this value under this key, whatever characters stand in either.
+
+    SQLite reads a key as a path, in which quotes and backslashes cannot be written; there each pair is looked at.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        pair = func.json_each(JobRow.__table__.c.request, "$.metadata").table_valued("key", "value")
+        return exists().where(pair.c.key == key, pair.c.value == wanted)
+    return _METADATA[key].as_string() == wanted
 
 
 def _changed(session: Session, conditions: list[ColumnElement[bool]], **changes: object) -> Job | None:
