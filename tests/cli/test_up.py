@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from store.cluster import Cluster
 from tunewise.cli.up import listen, with_aliases
-from tunewise.errors import ConfigError
+from tunewise.errors import ConfigError, StoreError
 from tunewise.jobs.access import is_loopback
 from tunewise.jobs.platform import open_platform
 from tunewise.jobs.sweep import Sweeper
@@ -88,6 +90,30 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path: Path) -> None:
 def test_the_database_is_upgraded_by_hand(tmp_path: Path) -> None:
     assert "it was at empty" in tunewise(tmp_path, "db", "upgrade").stdout
     assert "already" in tunewise(tmp_path, "db", "upgrade").stdout
+
+
+def test_two_servers_start_at_once_on_an_empty_postgresql(
+    tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEWISE_DATABASE_URL", cluster.new_database())
+    with ThreadPoolExecutor() as pool, ExitStack() as running:
+        started = list(pool.map(lambda _: running.enter_context(up(tmp_path)), range(2)))
+        assert [httpx.get(f"{url.removesuffix('/v1')}/readyz").status_code for _, url in started] == [200, 200]
+    assert "already" in tunewise(tmp_path, "db", "upgrade").stdout
+
+
+@pytest.mark.parametrize("command", [["up", "--port", "0"], ["worker"], ["db", "upgrade"], ["keys", "list"]])
+def test_a_database_that_is_not_there_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("TUNEWISE_DATABASE_URL", "postgresql+psycopg://tw:secret@127.0.0.1:1/tw")
+    refused = tunewise(tmp_path, *command)
+    assert refused.returncode == StoreError.exit_code
+    assert "database_unavailable" in refused.stderr
+    assert "Connection refused" in refused.stderr
+    assert "TUNEWISE_DATABASE_URL" in refused.stderr
+    assert "secret" not in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ class Kind(NamedTuple):
 
     status: int
     type: str = INVALID
+    retry_after: int | None = None
+    """Seconds after which it may be well again by itself."""
 
 
 KINDS: dict[str, Kind] = {
@@ -52,7 +54,7 @@ KINDS: dict[str, Kind] = {
     "model_server_stopped": Kind(503, "server_error"),
     "serve_failed": Kind(503, "server_error"),
     "serve_timeout": Kind(503, "server_error"),
-    "database_unavailable": Kind(503, "server_error"),
+    "database_unavailable": Kind(503, "server_error", retry_after=2),
     "disk_full": Kind(507, "server_error"),
 }
 """By code; what is not named here is the request's fault: 400."""
@@ -90,6 +92,8 @@ def error_response(
     """The answer to a request that failed."""
     kind = KINDS.get(code, Kind(400))
     extra = dict(headers or {})
+    if kind.retry_after is not None:
+        extra["retry-after"] = str(kind.retry_after)
     if code in UNREAD:
         extra["connection"] = "close"
     if kind.status < 500 and kind.status != 429:

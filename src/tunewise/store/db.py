@@ -56,8 +56,7 @@ class Database:
         """A transaction that may write: committed at the end of the block, undone by an error.
 
         Raises:
-            StoreError: database_unavailable, when it cannot be reached or stays locked; invalid_value, for text that
-                it cannot hold.
+            StoreError: database_unavailable, when it cannot be reached or stays locked.
         """
         with self._session(tunewise_writes=True) as session:
             yield session
@@ -68,7 +67,7 @@ class Database:
         """A transaction that only reads, and never waits for a writer.
 
         Raises:
-            StoreError: database_unavailable; invalid_value, for text that it cannot hold.
+            StoreError: database_unavailable, when it cannot be reached.
         """
         with self._session(tunewise_writes=False, **(SNAPSHOT if self._is_postgres else {})) as session:
             yield session
@@ -85,10 +84,6 @@ class Database:
                 Session(connection, expire_on_commit=False) as session,
             ):
                 yield session
-        except exc.DataError as error:
-            raise StoreError(
-                "invalid_value", "a text holds a character that cannot be kept or looked up, as NUL is; leave it out"
-            ) from error
         except (exc.OperationalError, exc.InterfaceError, exc.InternalError) as error:
             raise _unavailable(error.orig) from error
 

@@ -14,22 +14,33 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def upgrade(database: Database) -> str | None:
     """Run what migrations are missing, in one transaction; gives the revision that it started from, or None.
 
+    Of servers that start at once one runs them, and the others wait for it, as all that write do.
+
     Raises:
-        StoreError: the database was written by a newer Tunewise.
+        StoreError: the database cannot be reached, or was written by a newer Tunewise.
     """
-    with database.write() as session:
-        connection = session.connection()
-        before = revision(connection)
-        if before == NEWEST:
-            return None
-        if before is not None and before > NEWEST:
-            raise StoreError(
-                "database_is_newer",
-                f"the database is at revision {before}, and this Tunewise knows {NEWEST} at most; install the newer "
-                "version that wrote it, or give another state directory",
-            )
-        _run(connection)
-        return before or "empty"
+    try:
+        with database.write() as session:
+            return _upgrade(session.connection())
+    except StoreError as error:
+        if error.code != "database_unavailable":
+            raise
+        words = f"{error.message} ({database.shown_url}). Start it, or correct TUNEWISE_DATABASE_URL"
+        raise StoreError(error.code, words, param="TUNEWISE_DATABASE_URL") from error
+
+
+def _upgrade(connection: Connection) -> str | None:
+    before = revision(connection)
+    if before == NEWEST:
+        return None
+    if before is not None and before > NEWEST:
+        raise StoreError(
+            "database_is_newer",
+            f"the database is at revision {before}, and this Tunewise knows {NEWEST} at most; install the newer "
+            "version that wrote it, or give another state directory",
+        )
+    _run(connection)
+    return before or "empty"
 
 
 def revision(connection: Connection) -> str | None:
