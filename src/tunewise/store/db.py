@@ -5,7 +5,6 @@ it has read stays true until it commits. One that only reads sees a single momen
 is `BEGIN IMMEDIATE` and a snapshot; on PostgreSQL an advisory lock and REPEATABLE READ (docs/adr/0013).
 """
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -126,15 +125,9 @@ def _engine(url: URL) -> Engine:
         pool_pre_ping=is_postgres,
         pool_timeout=WAIT_SECONDS,
         hide_parameters=True,  # an error is logged, and what users sent is not
-        json_serializer=_json,
     )
     (_prepare_postgres if is_postgres else _prepare_sqlite)(engine)
     return engine
-
-
-def _json(value: object) -> str:
-    """Every letter as itself: SQLite finds no key by its path that is written with escapes."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _without_password(url: str) -> str:

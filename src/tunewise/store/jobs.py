@@ -162,7 +162,8 @@ def _has(session: Session, key: str, wanted: str) -> ColumnElement[bool]:
     if session.get_bind().dialect.name == "sqlite":
         pair = func.json_each(JobRow.__table__.c.request, "$.metadata").table_valued("key", "value")
         return exists().where(pair.c.key == key, pair.c.value == wanted)
-    return _METADATA[key].as_string() == wanted
+    kept: ColumnElement[str] = _METADATA[key].as_string()
+    return kept == wanted
 
 
 def _changed(session: Session, conditions: list[ColumnElement[bool]], **changes: object) -> Job | None:
