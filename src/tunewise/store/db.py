@@ -2,7 +2,7 @@
 
 Both give those above the same two transactions. One that writes is alone: it waits for the writer before it, and what
 it has read stays true until it commits. One that only reads sees a single moment, and waits for nobody. On SQLite that
-is `BEGIN IMMEDIATE` and a snapshot; on PostgreSQL an advisory lock and REPEATABLE READ (docs/adr/0013).
+is `BEGIN IMMEDIATE` and a snapshot; on PostgreSQL an advisory lock and REPEATABLE READ (docs/adr/0014).
 """
 
 import re
