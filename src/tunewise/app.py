@@ -14,8 +14,8 @@ from tunewise.api.limits import MEGABYTE, READ_SECONDS, RequestLimits
 from tunewise.api.observe import Observed, log, make_numbers
 from tunewise.api.origins import OwnPages
 from tunewise.api.queries import only_declared
-from tunewise.api.relay import Relay
 from tunewise.errors import TunewiseError
+from tunewise.jobs.completions import Relay
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.provisioning import Provisioner

@@ -14,11 +14,11 @@ from fastapi import FastAPI
 
 from jobs.nursery import Nursery, ServerSpawner
 from tunewise.api.limits import READ_SECONDS
-from tunewise.api.relay import Relay
 from tunewise.app import create_app
 from tunewise.catalogue import DEFAULT_MODEL
 from tunewise.cli.up import listen
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus, TunedModel
+from tunewise.jobs.completions import Relay
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings, get_settings

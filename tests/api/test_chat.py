@@ -16,9 +16,9 @@ from openai import AsyncOpenAI, OpenAI
 from api.live import Live, live
 from jobs.nursery import Nursery
 from jobs.tuned import BASE, PROJECT, add_tuned, make_platform
-from tunewise.api.relay import DYING_SECONDS
 from tunewise.contracts.jobs import Deployment, TunedModel
 from tunewise.contracts.run import BaseModelRef
+from tunewise.jobs.completions import DYING_SECONDS
 from tunewise.jobs.model_server import ModelServer
 from tunewise.store import models
 

@@ -7,9 +7,9 @@ from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers
 
-from tunewise.api.relay import Relay
 from tunewise.contracts.jobs import Caller
 from tunewise.jobs import access
+from tunewise.jobs.completions import Relay
 from tunewise.jobs.platform import Platform
 
 # How a caller is named, as the OpenAPI document has it.

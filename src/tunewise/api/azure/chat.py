@@ -12,11 +12,12 @@ from tunewise.api.openai.completion_schemas import (
     COMPLETION_REQUEST,
     body,
 )
-from tunewise.api.relay import Endpoint, Relay, relay
+from tunewise.api.relay import relay
 from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError
+from tunewise.jobs.completions import Endpoint, Relay
 from tunewise.jobs.deployments import NOT_THERE
 
 router = APIRouter(prefix="/deployments/{deployment}", tags=["azure completions"], route_class=Route)
