@@ -82,8 +82,7 @@ def _include_routes(app: FastAPI) -> None:
 
 
 def _studio(app: FastAPI) -> Studio:
-    relay = app.state.relay
-    return Studio(relay.platform, relay.hosting, relay.usage, app.state.keys_required)
+    return Studio(app.state.relay, app.state.provisioner, app.state.keys_required)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import platform
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,12 @@ def share(machine: Machine, among: int) -> Machine:
     """
     cores = max(1, machine.cores // among)
     return machine.model_copy(update={"cores": cores, "gflops": machine.gflops * cores / machine.cores})
+
+
+@cache
+def this_machine() -> Machine:
+    """What runs here; looked at once in a process, as the probe takes a moment."""
+    return probe()
 
 
 def _cpu_fields() -> dict[str, str]:

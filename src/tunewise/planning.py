@@ -142,19 +142,27 @@ def memory(spec: TrainSpec, longest_row: int) -> int:
     memory, the trainer computes them twice instead.
     """
     part_tokens = max(PART_TOKENS, min(longest_row, spec.max_tokens))
-    parameters = spec.base_model.parameters
-    per_token = _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * _width(spec) * int(parameters**0.5)
-    return least_memory(spec) + part_tokens * per_token
+    return peak_memory(spec.base_model.parameters, spec.dtype, part_tokens)
+
+
+def peak_memory(parameters: int, dtype: Dtype, part_tokens: int = PART_TOKENS) -> int:
+    """Peak bytes of tuning a model of so many parameters, where `part_tokens` are computed at once."""
+    per_token = _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * _width(dtype) * int(parameters**0.5)
+    return _least_memory(parameters, dtype) + part_tokens * per_token
 
 
 def least_memory(spec: TrainSpec) -> int:
     """Bytes without which no training of this model begins: the weights and the runtime, activations not counted."""
-    return spec.base_model.parameters * _width(spec) + _RUNTIME_BYTES
+    return _least_memory(spec.base_model.parameters, spec.dtype)
 
 
-def _width(spec: TrainSpec) -> int:
+def _least_memory(parameters: int, dtype: Dtype) -> int:
+    return parameters * _width(dtype) + _RUNTIME_BYTES
+
+
+def _width(dtype: Dtype) -> int:
     """Bytes of a number in the frozen weights and the activations."""
-    return 2 if spec.dtype == "bfloat16" else 4
+    return 2 if dtype == "bfloat16" else 4
 
 
 def _modelled_speed(spec: TrainSpec, machine: Machine) -> float:

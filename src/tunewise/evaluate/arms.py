@@ -88,9 +88,7 @@ def few_shot_arm(
     Raises:
         EvaluationError: no train row ends in an assistant's text.
     """
-    pool = _examples(train)
-    chosen = random.Random(seed).sample(range(len(pool)), min(arm.k, len(pool)))
-    examples = [pool[index] for index in chosen]
+    examples = choose_examples(train, arm.k, seed=seed)
     k = fitting_k(rows, examples, window)
     requests = [Request(i, few_shot_messages(row, examples[:k]), row.tools) for i, row in enumerate(rows)]
     settings: dict[str, str | int | float] = {"k": k, "k_asked": arm.k, "seed": seed}
@@ -146,6 +144,16 @@ def prompt_messages(row: EvalRow, system: str | None) -> tuple[Message, ...]:
         return row.messages
     _, turns = _split(row.messages)
     return (SystemMessage(system), *turns)
+
+
+def choose_examples(train: Sequence[ChatExample], k: int, *, seed: int) -> list[ChatExample]:
+    """`k` train rows to show, or as many as there are; the same for the same seed.
+
+    Raises:
+        EvaluationError: no train row ends in an assistant's text.
+    """
+    pool = _examples(train)
+    return [pool[index] for index in random.Random(seed).sample(range(len(pool)), min(k, len(pool)))]
 
 
 def few_shot_messages(row: EvalRow, examples: Sequence[ChatExample]) -> tuple[Message, ...]:

@@ -3,6 +3,7 @@
 A deployment is only a name: the model is hosted when it is first asked, under whichever name. Knows no wire.
 """
 
+import re
 from typing import NamedTuple
 
 from tunewise.contracts.jobs import Caller, Deployment
@@ -18,24 +19,33 @@ NOT_THERE = (
 )
 
 
+NAME = re.compile(r"[\w.-]{1,64}")
+
+
 class Wanted(NamedTuple):
     """A deployment as the resource manager's PUT asks for it. `scope` is `SUBSCRIPTION/RESOURCE_GROUP/ACCOUNT`."""
 
     name: str
     scope: str
     model: str
-    model_format: str
-    model_version: str
-    sku: str
-    capacity: int
+    model_format: str = "OpenAI"
+    model_version: str = "1"
+    sku: str = "Standard"
+    capacity: int = 1
 
 
 def put(platform: Platform, caller: Caller, wanted: Wanted) -> tuple[Deployment, bool]:
     """Make a deployment, or change the one of that name; and whether it is new.
 
     Raises:
-        RequestError: model_not_found; name_taken, by a deployment of another account.
+        RequestError: invalid_name; model_not_found; name_taken, by a deployment of another account.
     """
+    if not NAME.fullmatch(wanted.name):
+        raise RequestError(
+            "invalid_name",
+            f"name: {wanted.name[:64]!r} is no deployment's name; take up to 64 letters, digits, '-', '_' and '.'",
+            param="name",
+        )
     with platform.database.write() as session:
         tuned = resolve(session, platform.settings, caller, wanted.model).tuned
         other = models.deployment(session, caller.project, wanted.model)
@@ -70,8 +80,8 @@ def retrieve(platform: Platform, caller: Caller, scope: str, name: str) -> Deplo
     return found
 
 
-def list_deployments(platform: Platform, caller: Caller, scope: str) -> list[Deployment]:
-    """The deployments of an account, oldest first."""
+def list_deployments(platform: Platform, caller: Caller, scope: str | None = None) -> list[Deployment]:
+    """The deployments of an account, or of all accounts, oldest first."""
     with platform.database.read() as session:
         return models.deployments(session, caller.project, scope=scope)
 

@@ -107,6 +107,24 @@ class Hosting:
         finally:
             server.end(adapter)
 
+    async def release(self, model: Resolved) -> bool:
+        """Let a tuned model go, or a base model with all that it hosts; False while it is being asked something.
+
+        It is hosted again when it is next asked.
+        """
+        place = self._places.get(model.base)
+        server = None if place is None else place.ready(None)
+        if place is None or server is None:
+            return True
+        async with place.lock:
+            if model.tuned is not None:
+                return await server.unload(model.tuned.name)
+            if server.under_way or place.server is not server:
+                return False
+            place.server = None
+        await server.stop()
+        return True
+
     def _preparation(self, place: _Place, adapter: str | None, model: Resolved) -> asyncio.Task[None]:
         """The one task that makes this model ready; who waits for it shares its failure."""
         task = place.preparing.get(adapter)

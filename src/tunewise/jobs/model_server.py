@@ -88,6 +88,11 @@ class ModelServer:
         if adapter is not None and adapter in self.adapters:
             self.adapters[adapter] -= 1
 
+    @property
+    def under_way(self) -> int:
+        """How many requests it answers now."""
+        return self._under_way
+
     def idle_seconds(self) -> float:
         """For how long nothing has been asked."""
         return 0.0 if self._under_way else time.monotonic() - self._idle_since
@@ -108,6 +113,14 @@ class ModelServer:
             message = f"The model {name!r} cannot be hosted: {answer['message']}"
             raise RequestError("model_unavailable", message, param="model")
         self.adapters[name] = 0
+
+    async def unload(self, name: str) -> bool:
+        """Let an adapter go; False while it has requests under way."""
+        if self.adapters.get(name):
+            return False
+        if self.adapters.pop(name, None) is not None:
+            await self._ask("unload_lora_adapter", lora_name=name)
+        return True
 
     async def has_died(self) -> bool:
         """Whether the process has ended or ends within seconds: its connections are closed before it is gone."""

@@ -78,5 +78,10 @@ def checkpoint_names(job: Job, step: int) -> NewNames:
     return NewNames(name=f"{final.name}:ckpt-step-{step}", azure_name=f"{final.azure_name}:ckpt-step-{step}")
 
 
+def short_name(model: TunedModel) -> str:
+    """A tuned model's name without what it shares with others: `SUFFIX:ID`, with `:ckpt-step-N` for a checkpoint."""
+    return model.name.removeprefix(f"ft:{model.base}:{model.organization}:").strip(":")
+
+
 def _short_id() -> str:
     return "".join(secrets.choice(_SHORT_ID) for _ in range(8))

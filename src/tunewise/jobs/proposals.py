@@ -3,11 +3,9 @@
 Reads stored files and keeps nothing, so that a form may ask again at every change.
 """
 
-from functools import cache
 from pathlib import Path
 
 from tunewise import __version__, catalogue
-from tunewise import machine as machines
 from tunewise.contracts.check import CheckReport, Split
 from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.contracts.graders import AnyGrader
@@ -23,7 +21,7 @@ from tunewise.jobs import files
 from tunewise.jobs.names import resolve
 from tunewise.jobs.plan import make_spec, with_plan
 from tunewise.jobs.platform import Platform
-from tunewise.machine import Machine
+from tunewise.machine import this_machine
 from tunewise.settings import installed_versions
 
 _FIELDS: dict[Split, str] = {"train": "training_file", "valid": "validation_file", "test": "test_file"}
@@ -68,12 +66,6 @@ def propose(
     )
     planned = with_plan(report, spec, machine=this_machine(), price_per_hour=machine_hour, settings=platform.settings)
     return _named(planned, stored)
-
-
-@cache
-def this_machine() -> Machine:
-    """What runs here; probed once, as the probe multiplies matrices."""
-    return machines.probe()
 
 
 def stored_path(platform: Platform, caller: Caller, file_id: str, split: Split) -> tuple[StoredFile, Path]:

@@ -73,6 +73,12 @@ def metrics(session: Session, job_id: str) -> list[dict[str, float | int | None]
     return [dict(data) for data in session.scalars(query) if data is not None]
 
 
+def last_metrics(session: Session, job_id: str) -> dict[str, float | int | None] | None:
+    """The data of the newest step; None before the first."""
+    query = select(EventRow.data).where(EventRow.job_id == job_id, EventRow.type == "metrics")
+    return session.scalar(query.order_by(EventRow.seq.desc()).limit(1))
+
+
 def _last(session: Session, job_id: str) -> int:
     return session.scalar(select(func.max(EventRow.seq)).where(EventRow.job_id == job_id)) or 0
 

@@ -54,6 +54,18 @@ def without_metadata(session: Session, project: str, *, after: str | None, limit
     return page(session, Job, query, after=after, limit=limit, project=project)
 
 
+def unfinished(session: Session, project: str, limit: int) -> list[Job]:
+    """The project's jobs that have not ended, newest first."""
+    query = select(JobRow).where(JobRow.project == project, JobRow.status.not_in(FINAL)).order_by(JobRow.n.desc())
+    return values(Job, session.scalars(query.limit(limit)))
+
+
+def failed(session: Session, project: str, *, since: int, limit: int) -> list[Job]:
+    """The project's jobs that have failed since then (Unix time), newest first."""
+    query = select(JobRow).where(JobRow.project == project, JobRow.status == "failed", JobRow.finished_at >= since)
+    return values(Job, session.scalars(query.order_by(JobRow.n.desc()).limit(limit)))
+
+
 def transition(
     session: Session, job_id: str, to: JobStatus, *, owner: str | None = None, **changes: object
 ) -> Job | None:

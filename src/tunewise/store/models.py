@@ -84,6 +84,12 @@ def permissions(
     return page(session, Permission, query, after=after, limit=limit, model=model)
 
 
+def count_permissions(session: Session, model: str) -> int:
+    """How many projects were granted a model."""
+    query = select(func.count()).select_from(PermissionRow).where(PermissionRow.model == model)
+    return session.scalar(query) or 0
+
+
 def revoke(session: Session, model: str, permission_id: str) -> bool:
     """Take a permission back; whether there was one."""
     statement = (

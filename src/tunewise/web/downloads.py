@@ -1,13 +1,13 @@
-"""What pages let a visitor save: files, and what a run left. Checked as every page is."""
+"""What pages let a visitor save: files, what a run left, tuned models. Checked as every page is."""
 
 import asyncio
 
 from fastapi import Request
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from nicegui import app
 
 from tunewise.errors import RequestError
-from tunewise.jobs import files, following
+from tunewise.jobs import exports, files, following
 from tunewise.web.visit import Visit, the_studio
 
 
@@ -15,6 +15,7 @@ def add_routes() -> None:
     """Add the routes that links of pages lead to."""
     app.get("/runs/{job_id}/files/{name}")(_run_file)
     app.get("/data/{file_id}/content")(_content)
+    app.get("/models/{model_id}/export/{wanted}")(_export)
 
 
 async def _run_file(request: Request, job_id: str, name: str) -> FileResponse:
@@ -32,3 +33,9 @@ async def _content(request: Request, file_id: str) -> FileResponse:
     return FileResponse(
         visit.platform.files_dir / file.id, filename=file.filename, content_disposition_type="attachment"
     )
+
+
+async def _export(request: Request, model_id: str, wanted: str) -> StreamingResponse:
+    made = await Visit(the_studio(), request).ask(exports.export, model_id, wanted)
+    headers = {"content-disposition": f'attachment; filename="{made.filename}"'}
+    return StreamingResponse(made.chunks, media_type=made.media_type, headers=headers)

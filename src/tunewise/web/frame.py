@@ -42,6 +42,9 @@ PLACES = (
     Place("/data", "Data", "table_rows"),
     Place("/runs", "Runs", "timeline"),
     Place("/compare", "Compare", "compare_arrows"),
+    Place("/playground", "Playground", "forum"),
+    Place("/models", "Models", "hub"),
+    Place("/settings", "Settings", "settings"),
 )
 
 

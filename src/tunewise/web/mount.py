@@ -14,9 +14,10 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tunewise.jobs.completions import Relay
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform
-from tunewise.jobs.usage import UsageLog
+from tunewise.jobs.provisioning import Provisioner
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -30,10 +31,19 @@ PATHS = re.compile(
 class Studio(NamedTuple):
     """What the pages are drawn over, for as long as the server runs."""
 
-    platform: Platform
-    hosting: Hosting
-    usage: UsageLog
+    relay: Relay
+    provisioner: Provisioner
     keys_required: bool
+
+    @property
+    def platform(self) -> Platform:
+        """The state that use cases work on."""
+        return self.relay.platform
+
+    @property
+    def hosting(self) -> Hosting:
+        """The models that are up."""
+        return self.relay.hosting
 
 
 class StudioRoute(BaseRoute):

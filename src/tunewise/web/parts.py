@@ -4,17 +4,33 @@ Text that does not change by itself is one piece of escaped HTML, so that a list
 is clicked or changes is an element of the pages' library.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from markupsafe import Markup
 from nicegui import ui
 
+from tunewise.errors import TunewiseError
 from tunewise.web.words import t
 
 Tone: TypeAlias = Literal["neutral", "busy", "good", "bad", "warn"]
 Cell: TypeAlias = str | Markup
+Value = TypeVar("Value")
+# Browsers have a clipboard for pages of secure origins only; elsewhere an old command does it.
+_COPY = """() => {
+  const text = %s;
+  const old = () => {
+    const field = document.createElement("textarea");
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    document.execCommand("copy");
+    field.remove();
+  };
+  (navigator.clipboard ? navigator.clipboard.writeText(text) : Promise.resolve(old())).then(() => emit());
+}"""
 
 
 def markup(template: str, *values: object, **named: object) -> ui.html:
@@ -92,12 +108,66 @@ def button(
 def copyable(text: str, language: str) -> None:
     """Code with a button that copies it."""
     with ui.element("div").classes("tw-code"):
-        ui.code(text, language=language)
+        markup('<pre tabindex="0"><code lang="{}">{}</code></pre>', language, text)
+        copy_button(t("Copy"), text)
+
+
+def copy_button(text: str, copied: str) -> ui.button:
+    """A button that puts `copied` on the clipboard, and says so when it is there."""
+    return (
+        ui.button(text)
+        .props("no-caps flat dense icon=content_copy")
+        .on("click", lambda: ui.notify(t("Copied")), js_handler=_COPY % json.dumps(copied))
+    )
+
+
+def number_field(
+    label: str, value: float | None, *, least: float | None = None, most: float | None = None, step: float = 1
+) -> ui.number:
+    """A field for a number, or for none."""
+    return ui.number(label, value=value, min=least, max=most, step=step).props("outlined dense").classes("tw-number")
+
+
+def select_field(
+    label: str, choices: dict[str, str], value: str | None, on_change: Callable[[], object] | None = None
+) -> ui.select:
+    """One of several values, each shown by its words."""
+    return (
+        ui.select(choices, label=label, value=value, on_change=on_change).props("outlined dense").classes("tw-choice")
+    )
 
 
 def download(path: str, text: str) -> Markup:
     """A link that saves a file."""
     return Markup('<a class="tw-download" href="{}" download>{}</a>').format(path, text)
+
+
+async def live(seconds: float, look: Callable[[], Awaitable[Value]], show: Callable[[Value], None]) -> None:
+    """A part of a page that `show` draws, and draws anew whenever `look` finds something else.
+
+    Where looking fails again and again, that is told once.
+    """
+    place = ui.element("div").classes("tw-live")
+    shown: list[Value] = []
+    failures: list[str] = []
+
+    async def refresh() -> None:
+        try:
+            found = await look()
+        except TunewiseError as error:
+            if error.code in failures:
+                return
+            failures.append(error.code)
+            raise
+        failures.clear()
+        if shown != [found]:
+            shown[:] = [found]
+            place.clear()
+            with place:
+                show(found)
+
+    await refresh()
+    ui.timer(seconds, refresh, immediate=False)
 
 
 async def confirm(question: str, action: str) -> bool:

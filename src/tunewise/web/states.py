@@ -5,21 +5,21 @@ from markupsafe import Markup
 from tunewise.contracts.evaluation import Outcome
 from tunewise.contracts.jobs import Job, JobStatus
 from tunewise.web.parts import Tone, badge
-from tunewise.web.words import t
+from tunewise.web.words import said, t
 
 STATUSES: dict[JobStatus, tuple[str, Tone]] = {
-    "validating_files": ("Checking data", "busy"),
-    "queued": ("Waiting", "neutral"),
-    "running": ("Training", "busy"),
-    "paused": ("Paused", "warn"),
-    "succeeded": ("Succeeded", "good"),
-    "failed": ("Failed", "bad"),
-    "cancelled": ("Cancelled", "neutral"),
+    "validating_files": (said("Checking data"), "busy"),
+    "queued": (said("Waiting"), "neutral"),
+    "running": (said("Training"), "busy"),
+    "paused": (said("Paused"), "warn"),
+    "succeeded": (said("Succeeded"), "good"),
+    "failed": (said("Failed"), "bad"),
+    "cancelled": (said("Cancelled"), "neutral"),
 }
 OUTCOMES: dict[Outcome, tuple[str, Tone]] = {
-    "worth_it": ("Worth it", "good"),
-    "not_worth_it": ("Not worth it", "bad"),
-    "inconclusive": ("Inconclusive", "warn"),
+    "worth_it": (said("Worth it"), "good"),
+    "not_worth_it": (said("Not worth it"), "bad"),
+    "inconclusive": (said("Inconclusive"), "warn"),
 }
 
 

@@ -25,6 +25,11 @@ def t(text: str, **values: object) -> str:
     return translated.format(**values) if values else translated
 
 
+def said(text: str) -> str:
+    """`text` as it stands: marks what `t` is given later, so that its translation is not forgotten."""
+    return text
+
+
 def number(value: float, digits: int = 0) -> str:
     """A number as the page's language writes it."""
     pattern = "#,##0" + ("." + "0" * digits if digits else "")

@@ -1,7 +1,21 @@
 """One module per page. A page asks use cases through its `Visit`, and draws what they give."""
 
 from tunewise.web.frame import page
-from tunewise.web.pages import compare, data, evaluate, file, home, new_run, run, runs, sign_in
+from tunewise.web.pages import (
+    compare,
+    data,
+    evaluate,
+    file,
+    home,
+    model,
+    models,
+    new_run,
+    playground,
+    run,
+    runs,
+    settings,
+    sign_in,
+)
 
 
 def add_pages() -> None:
@@ -14,4 +28,8 @@ def add_pages() -> None:
     page("/runs/{job_id}", "Run")(run.draw)
     page("/runs/{job_id}/evaluate", "Was it worth it?")(evaluate.draw)
     page("/compare", "Compare runs")(compare.draw)
+    page("/playground", "Playground")(playground.draw)
+    page("/models", "Models")(models.draw)
+    page("/models/{name:path}", "Model")(model.draw)
+    page("/settings", "Settings")(settings.draw)
     page("/sign-in", "Sign in", is_open=True)(sign_in.draw)

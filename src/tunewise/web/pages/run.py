@@ -15,17 +15,17 @@ from tunewise.jobs.following import Follower, RunState
 from tunewise.web.parts import badge, bar, button, card, code, confirm, download, facts, link, markup
 from tunewise.web.states import name_of, status_badge
 from tunewise.web.visit import Visit
-from tunewise.web.words import duration, number, size, t, when
+from tunewise.web.words import duration, number, said, size, t, when
 
 REFRESH_SECONDS = 1.0
 EVENTS = 100
 STAGES = {
-    "check": "Check the data",
-    "freeze": "Freeze the test rows",
-    "baselines": "Ask the alternatives",
-    "train": "Train",
-    "evaluate": "Ask the tuned model",
-    "verdict": "Verdict",
+    "check": said("Check the data"),
+    "freeze": said("Freeze the test rows"),
+    "baselines": said("Ask the alternatives"),
+    "train": said("Train"),
+    "evaluate": said("Ask the tuned model"),
+    "verdict": said("Verdict"),
 }
 
 

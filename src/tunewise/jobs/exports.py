@@ -1,0 +1,105 @@
+"""Tuned models on their way out: the formats that there are, and their bytes, piece by piece.
+
+An export is read from the disk while it is sent, so that it takes constant memory however large it is.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias, assert_never, get_args
+
+from tunewise.contracts.jobs import Caller, TunedModel
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE
+from tunewise.errors import RequestError
+from tunewise.jobs import inventory
+from tunewise.jobs.platform import Platform
+
+Format: TypeAlias = Literal["adapter"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+CHUNK_BYTES = 1024 * 1024
+TRAINERS_FILES = {"optimizer.safetensors", "progress.json"}  # what a checkpoint holds for its trainer alone
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # of zip files: the same model gives the same bytes
+
+
+class Export(NamedTuple):
+    """A file that is made while it is sent."""
+
+    filename: str
+    media_type: str
+    chunks: Iterator[bytes]
+
+
+def export(platform: Platform, caller: Caller, name: str, wanted: str) -> Export:
+    """A tuned model in one of the formats.
+
+    Raises:
+        RequestError: model_not_found; unknown_format; model_unavailable, when its files are not there.
+    """
+    model = inventory.lineage(platform, caller, name).model
+    match _format(wanted):
+        case "adapter":
+            directory = platform.settings.state_dir / model.adapter
+            stem = _stem(model)
+            return Export(f"{stem}.zip", "application/zip", zipped(_files(model, directory), stem))
+        case never:
+            assert_never(never)
+
+
+def zipped(files: list[Path], folder: str) -> Iterator[bytes]:
+    """A zip file of these files in one folder, stored as they are: weights do not get smaller."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        for path in files:
+            entry = zipfile.ZipInfo(f"{folder}/{path.name}", _EPOCH)
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=True) as target, path.open("rb") as source:
+                while piece := source.read(CHUNK_BYTES):
+                    target.write(piece)
+                    yield sink.take()
+    yield sink.take()
+
+
+class _Sink:
+    """What a zip file is written into; it cannot be gone back in, and gives away what it holds."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def write(self, piece: bytes) -> int:
+        """Keep it until it is taken."""
+        self._pieces.append(bytes(piece))
+        return len(piece)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken
+
+
+def _format(wanted: str) -> Format:
+    if wanted not in FORMATS:
+        raise RequestError("unknown_format", f"format: {wanted!r} is none of {', '.join(FORMATS)}", param="format")
+    return FORMATS[FORMATS.index(wanted)]
+
+
+def _files(model: TunedModel, directory: Path) -> list[Path]:
+    """What PEFT loads, with the tokenizer and the model card."""
+    files = sorted(path for path in directory.glob("*") if path.is_file() and path.name not in TRAINERS_FILES)
+    if ADAPTER_WEIGHTS_FILE not in {path.name for path in files}:
+        raise RequestError(
+            "model_unavailable",
+            f"The weights of {model.name!r} are not in {model.adapter} of the state directory; restore a backup",
+            param="model",
+        )
+    return files
+
+
+def _stem(model: TunedModel) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in model.azure_name)
