@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from tunewise import catalogue
-from tunewise.catalogue import DEFAULT_MODEL, find, known, locate
+from tunewise.catalogue import DEFAULT_MODEL, find, known, locate, names_here
 from tunewise.contracts.run import BaseModelRef
 from tunewise.errors import ModelError
 from tunewise.settings import Settings, get_settings
@@ -85,6 +85,7 @@ def test_known_lists_what_was_pulled(tiny_model: BaseModelRef, settings: Setting
     shutil.copytree(tiny_model.path, settings.models_dir / "hub--some--model")
     listing = known(settings)[-1]
     assert (listing.name, listing.state, listing.parameters) == ("some/model", "ready", tiny_model.parameters)
+    assert names_here(settings) == [DEFAULT_MODEL, "some/model"] == [one.name for one in known(settings)]
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./missing", "missing.gguf", "a/b/c", ""])
@@ -103,6 +104,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_command(
         find("absent-model", settings)
     assert raised.value.code == "model_not_installed"
     assert [listing.state for listing in known(settings)] == ["absent"]
+    assert names_here(settings) == []
 
 
 def edit_json(path: Path, **changes: object) -> None:

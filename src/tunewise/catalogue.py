@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,14 +133,25 @@ def locate(name: str, settings: Settings) -> Place:
 def known(settings: Settings) -> tuple[Listing, ...]:
     """The catalogue, then what has been pulled from the hub or converted besides."""
     listings = [_catalogue_listing(entry, settings) for entry in CATALOGUE]
-    taken = {listing.path for listing in listings}
-    for directory in sorted(settings.models_dir.glob("*/")):
-        if directory not in taken and (directory / "config.json").is_file():
-            name = _hub_name(directory) or str(directory)
-            about = "from the hub" if name != str(directory) else "converted from a GGUF file"
-            parameters = _parameter_count(directory, _json_object(directory / "config.json"))
-            listings.append(Listing(name, "ready", parameters, directory, about))
+    for directory in _directories_besides(listings, settings):
+        name = _hub_name(directory) or str(directory)
+        about = "from the hub" if name != str(directory) else "converted from a GGUF file"
+        parameters = _parameter_count(directory, _json_object(directory / "config.json"))
+        listings.append(Listing(name, "ready", parameters, directory, about))
     return tuple(listings)
+
+
+def names_here(settings: Settings) -> list[str]:
+    """Those of `known` that can be had now. Reads no weights' headers: each chat request asks this."""
+    listings = [_catalogue_listing(entry, settings) for entry in CATALOGUE]
+    here = [listing.name for listing in listings if listing.state != "absent"]
+    return here + [_hub_name(directory) or str(directory) for directory in _directories_besides(listings, settings)]
+
+
+def _directories_besides(listings: Sequence[Listing], settings: Settings) -> list[Path]:
+    taken = {listing.path for listing in listings}
+    directories = sorted(settings.models_dir.glob("*/"))
+    return [one for one in directories if one not in taken and (one / "config.json").is_file()]
 
 
 def _catalogue_entry(name: str) -> WheelModel | None:

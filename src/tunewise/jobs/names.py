@@ -33,24 +33,19 @@ def resolve(session: Session, settings: Settings, caller: Caller, name: str) -> 
     """
     deployed = models.deployment(session, caller.project, name)
     name = deployed.model if deployed else name
-    bases = base_names(settings)
     for meant in (name, settings.aliases.get(name, name)):
         tuned = models.find(session, caller.project, meant)
         if tuned is not None:
             return Resolved(tuned.base, tuned)
-        if meant in bases:
+        if meant in catalogue.names_here(settings):
             return Resolved(meant, None)
+    bases = catalogue.names_here(settings)
     names = [*bases, *settings.aliases, *(model.name for model in models.visible(session, caller.project))]
     raise RequestError(
         "model_not_found",
         f"The model {name!r} does not exist or you do not have access to it. The models here are: {', '.join(names)}",
         param="model",
     )
-
-
-def base_names(settings: Settings) -> list[str]:
-    """The base models that can be tuned and hosted now."""
-    return [listing.name for listing in catalogue.known(settings) if listing.state != "absent"]
 
 
 class NewNames(NamedTuple):
