@@ -13,9 +13,9 @@ from tunewise.store.tables import EventRow
 PREFIX = "ftevent-"
 AZURE_STEPS = 10  # Azure tells every tenth step
 _EVENT = EventRow.__table__.c
-_OPENAIS = paged(EventRow, "job_id").where(_EVENT.message.is_not(None))
+_OPENAIS = paged(EventRow, "job_id", by="seq").where(_EVENT.message.is_not(None))
 _AZURES = (
-    paged(EventRow, "job_id")
+    paged(EventRow, "job_id", by="seq")
     .where(_EVENT.azure_message.is_not(None))
     .where((_EVENT.type != "metrics") | (_EVENT.data["step"].as_integer() % AZURE_STEPS == 0))
 )

@@ -19,6 +19,8 @@ from tunewise.store.tables import EvaluationRow, JobRow
 LEFT = "left"
 _BY_ID = lookup(JobRow, "project", "id")
 _LISTED = paged(JobRow, "project")
+# As an expression, so that the few jobs in a status are looked through, and not all that were ever finished.
+_IS_UNOWNED = func.coalesce(JobRow.owner, "") == ""
 _METADATA = JobRow.__table__.c.request["metadata"]
 
 
@@ -98,7 +100,7 @@ def held(session: Session, job_id: str, worker: str | None) -> Job | None:
 
 def unowned(session: Session, statuses: Sequence[JobStatus] = ACTIVE, limit: int | None = None) -> list[Job]:
     """Jobs with work to do that no worker holds, oldest first."""
-    query = select(JobRow).where(JobRow.owner.is_(None), JobRow.status.in_(statuses)).order_by(JobRow.n)
+    query = select(JobRow).where(_IS_UNOWNED, JobRow.status.in_(statuses)).order_by(JobRow.n)
     return values(Job, session.scalars(query.limit(limit)))
 
 
@@ -106,7 +108,7 @@ def waiting(session: Session, limit: int) -> list[Job]:
     """Jobs that no worker holds and that wait to be trained or evaluated, oldest first."""
     to_evaluate = select(EvaluationRow.job_id).where(EvaluationRow.status.in_(UNFINISHED))
     query = select(JobRow).where(
-        JobRow.owner.is_(None),
+        _IS_UNOWNED,
         or_(JobRow.status.in_(("queued", "running")), and_(JobRow.status == "succeeded", JobRow.id.in_(to_evaluate))),
     )
     return values(Job, session.scalars(query.order_by(JobRow.n).limit(limit)))
