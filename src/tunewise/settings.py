@@ -146,6 +146,11 @@ def secret(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def environment_without(prefix: str, **added: str) -> dict[str, str]:
+    """The environment of this process for a child, without the variables that begin with `prefix`, and with `added`."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefix)} | added
+
+
 def installed_versions(*packages: str) -> dict[str, str]:
     """Version of each package, and of Python, without importing any."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}

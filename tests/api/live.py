@@ -69,7 +69,7 @@ class Live(NamedTuple):
     def model(self, job: Job, *, step: int = 10, is_final: bool = False) -> TunedModel:
         """A tuned model or checkpoint with a directory."""
         end = "" if is_final else f":ckpt-step-{step}"
-        adapter = f"runs/{job.id}/{'adapter' if is_final else f'checkpoints/step-{step}'}"
+        adapter = f"runs/{job.id}/adapter" if is_final else f"adapters/{job.id}-step-{step}"
         (self.platform.settings.state_dir / adapter).mkdir(parents=True)
         model = TunedModel(
             id=new_id("ftckpt_"),

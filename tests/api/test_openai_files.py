@@ -238,6 +238,9 @@ def test_the_sweeper_removes_what_is_due_and_nothing_else(tmp_path: Path) -> Non
         of_a_crash = live.platform.uploads_dir / "upload_0"
         of_a_crash.mkdir()
         (of_a_crash / "part_0").write_bytes(b"x")
+        checkpoint = live.model(live.job())
+        unpublished = live.platform.adapters_dir / "ftjob-0-step-1"
+        unpublished.mkdir()
         patient = Sweeper(live.platform)
         impatient = Sweeper(live.platform, leftover_seconds=0.01, abandoned_seconds=0.01)
         slow = Receiver(live.platform, "slow")
@@ -247,12 +250,14 @@ def test_the_sweeper_removes_what_is_due_and_nothing_else(tmp_path: Path) -> Non
         assert not (live.platform.uploads_dir / announced.id).exists()
         assert leftover.exists()
         assert of_a_crash.exists()
+        assert unpublished.exists()
         impatient.sweep()
         time.sleep(0.02)
         impatient.sweep()
         assert list(live.platform.incoming_dir.iterdir()) == [slow.path]
         slow.discard()
         assert {path.name for path in live.platform.uploads_dir.iterdir()} == {pending.id}
+        assert list(live.platform.adapters_dir.iterdir()) == [live.platform.settings.state_dir / checkpoint.adapter]
 
 
 def test_a_large_training_file_is_checked_line_by_line(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_an_alias_is_resolved(tmp_path: Path) -> None:
         assert client.models.retrieve("gpt-4o-mini").owned_by == "system"
 
 
+def wandb(**fields: object) -> dict[str, Any]:
+    return {"integrations": [{"type": "wandb", "wandb": {"project": "p"} | fields}]}
+
+
 REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"training_file": "file-none"}, "invalid_file", "training_file"),
     ({"method": {"type": "dpo", "dpo": {}}}, "unsupported_method", "method.type"),
@@ -82,6 +86,16 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"metadata": {"k": "\0"}}, "invalid_value", "metadata.k"),
     ({"model": None}, "invalid_value", "model"),
     ({"integrations": [{"type": "mlflow"}]}, "invalid_value", "integrations.0.type"),
+    (wandb(project=None), "invalid_value", "integrations.0.wandb.project"),
+    (wandb(project="a/b"), "invalid_value", "integrations.0.wandb.project"),
+    (wandb(project="p" * 129), "invalid_value", "integrations.0.wandb.project"),
+    (wandb(name="\0"), "invalid_value", "integrations.0.wandb.name"),
+    (wandb(entity="a/b"), "invalid_value", "integrations.0.wandb.entity"),
+    (wandb(tags=["t" * 65]), "invalid_value", "integrations.0.wandb.tags.0"),
+    (wandb(tags=["t"] * 51), "invalid_value", "integrations.0.wandb.tags"),
+    (wandb(key="secret"), "unknown_parameter", "integrations.0.wandb.key"),
+    ({"integrations": [{"type": "wandb", "wandb": {}}]}, "missing_required_parameter", "integrations.0.wandb.project"),
+    ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}] * 6}, "invalid_value", "integrations"),
 ]
 
 
@@ -103,12 +117,33 @@ def test_an_unknown_model_is_told_which_there_are(client: openai.OpenAI, file: s
     assert refused.value.code == "model_not_found"
 
 
-def test_wandb_is_refused_by_name(client: openai.OpenAI, file: str) -> None:
-    with pytest.raises(openai.BadRequestError, match="wandb") as refused:
+def test_wandb_is_refused_by_name_where_its_package_is_missing(
+    client: openai.OpenAI, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tunewise.jobs.integrations.PACKAGE", "a_package_that_is_not_here")
+    with pytest.raises(openai.BadRequestError, match=r"pip install 'tunewise\[wandb\]'") as refused:
         client.fine_tuning.jobs.create(
             model=BASE, training_file=file, integrations=[{"type": "wandb", "wandb": {"project": "p"}}]
         )
     assert refused.value.code == "integration_unavailable"
+
+
+def test_wandb_comes_back_with_the_run_that_it_will_be(client: openai.OpenAI, live: Live, file: str) -> None:
+    asked: Any = {"project": "p", "name": "n", "entity": "e", "tags": ["a", "b"]}
+    integrations: Any = [{"type": "wandb", "wandb": asked}, {"type": "wandb", "wandb": {"project": "q"}}]
+    job = client.fine_tuning.jobs.create(model=BASE, training_file=file, integrations=integrations)
+    assert job.integrations
+    first, second = (integration.wandb.model_dump() for integration in job.integrations)
+    assert first == asked | {"run_id": job.id.removeprefix("ftjob-")}
+    assert second == {
+        "project": "q",
+        "name": None,
+        "entity": None,
+        "tags": [],
+        "run_id": f"{job.id.removeprefix('ftjob-')}-2",
+    }
+    azure = live.http.get(f"/openai/v1/fine_tuning/jobs/{job.id}").json()
+    assert [integration["wandb"] for integration in azure["integrations"]] == [first, second]
 
 
 def test_jobs_are_listed_newest_first_and_by_metadata(tmp_path: Path) -> None:

@@ -56,10 +56,11 @@ def test_a_model_that_is_needed_is_not_deleted(client: openai.OpenAI, live: Live
     assert client.models.delete(parent.name).deleted
 
 
-def test_the_weights_of_a_job_that_has_not_ended_stay(client: openai.OpenAI, live: Live) -> None:
+def test_a_checkpoints_weights_go_with_it_also_while_its_job_trains(client: openai.OpenAI, live: Live) -> None:
     checkpoint = live.model(live.job(status="running"))
-    assert client.models.delete(checkpoint.name).deleted
     assert (live.platform.settings.state_dir / checkpoint.adapter).exists()
+    assert client.models.delete(checkpoint.name).deleted
+    assert not (live.platform.settings.state_dir / checkpoint.adapter).exists()
 
 
 def test_a_checkpoint_is_shared_with_a_project_and_taken_back(client: openai.OpenAI, live: Live) -> None:

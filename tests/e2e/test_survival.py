@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.undisturbed import CANCELLED, COUNTS, PAUSED, RESUMED, metrics, weights, whole
+from e2e.undisturbed import EPOCH_STEPS, CANCELLED, COUNTS, PAUSED, RESUMED, metrics, weights, whole
 from jobs.nursery import Nursery
 from jobs.surviving import Place, WorkerProcess, alive_trainers, make_place, start_worker, working
 from tunewise.contracts.run import BaseModelRef
@@ -60,6 +60,23 @@ def test_a_living_trainer_is_adopted_when_its_worker_was_killed(place: Place, un
     with working(place):
         whole(place, job_id, undisturbed)
     assert place.starts(job_id) == 1
+
+
+def test_a_worker_killed_between_a_checkpoints_copy_and_its_row(place: Place, undisturbed: tuple[Place, str]) -> None:
+    """The row waits for the test's own transaction, so that the adapter is in its place and no model is named."""
+    job_id = place.submit()
+    worker = start_worker(place)
+    place.wait_for_steps(job_id, 3)
+    with place.platform.database.write():
+        place.wait((place.platform.adapters_dir / f"{job_id}-step-10").is_dir)
+        kill_worker(place, job_id, worker)
+    assert place.models(job_id) == []
+    with working(place):
+        whole(place, job_id, undisturbed)
+    assert sorted(path.name for path in place.platform.adapters_dir.iterdir()) == [
+        f"{job_id}-step-10",
+        f"{job_id}-step-20",
+    ]
 
 
 def test_a_worker_that_leaves_lets_the_trainer_go_on(place: Place, undisturbed: tuple[Place, str]) -> None:
@@ -148,6 +165,7 @@ def test_a_paused_job_goes_on_where_it_was(place: Place, undisturbed: tuple[Plac
     assert weights(place, job_id) == weights(*undisturbed)
     assert metrics(place, job_id) == metrics(*undisturbed)
     assert job.attempts == 0
+    assert [model.step for model in place.models(job_id) if model.step % EPOCH_STEPS == 0] == [10, 20, 30]
 
 
 def test_a_job_cancelled_while_no_worker_was_there_is_stopped_by_the_next(place: Place) -> None:

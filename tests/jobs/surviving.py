@@ -14,7 +14,7 @@ from jobs.nursery import Nursery, ask, is_alive
 from train.making import row
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.jobs import Job, JobEvent, JobRequest, JobStatus, StoredFile, TunedModel
-from tunewise.contracts.run import BaseModelRef, RunResult
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, BaseModelRef, RunResult
 from tunewise.jobs import trainer
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings
@@ -104,6 +104,11 @@ class Place(NamedTuple):
         """The models that the job has made."""
         with self.platform.database.read() as session:
             return models.of_job(session, job_id)
+
+    def adapter_sha256(self, model: TunedModel) -> str:
+        """The hash of a model's weights."""
+        weights = self.platform.settings.state_dir / model.adapter / ADAPTER_WEIGHTS_FILE
+        return sha256(weights.read_bytes()).hexdigest()
 
     def result(self, job_id: str) -> RunResult:
         """What the job's run has left."""

@@ -7,6 +7,7 @@ import pytest
 from jobs.nursery import Nursery
 from jobs.surviving import STEPS, Place, make_place, working
 from tunewise.contracts.run import BaseModelRef, TrainSpec
+from tunewise.jobs.results import result_file_id
 
 
 @pytest.fixture
@@ -28,10 +29,11 @@ def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> No
         "Files validated, moving job to queued state",
         "Fine-tuning job started",
     ]
-    assert [message.split(":")[0] for message in told[4:-4]] == [f"Step {n}/{STEPS}" for n in range(1, STEPS + 1)]
-    assert told[-4:] == [
-        f"Checkpoint created at step 10 with Snapshot ID: {first.name}",
-        f"Checkpoint created at step 20 with Snapshot ID: {second.name}",
+    story = [f"Step {n}/{STEPS}" for n in range(1, STEPS + 1)]
+    story.insert(10, f"Checkpoint created at step 10 with Snapshot ID: {first.name}")
+    story.insert(21, f"Checkpoint created at step 20 with Snapshot ID: {second.name}")
+    assert [message.partition(": training")[0] for message in told[4:-2]] == story
+    assert told[-2:] == [
         f"New fine-tuned model created: {final.name}",
         "The job has successfully completed",
     ]
@@ -41,10 +43,18 @@ def test_a_job_is_trained_to_its_end_and_tells_openais_story(place: Place) -> No
     assert [model.step for model in place.models(job_id)] == [10, 20, 30]
     for model in place.models(job_id):
         assert (place.platform.settings.state_dir / model.adapter / "adapter_model.safetensors").is_file()
+        assert not (place.platform.settings.state_dir / model.adapter / "optimizer.safetensors").exists()
+    assert not (place.run_dir(job_id) / "checkpoints").exists()
     assert job.result_file is not None
     table = (place.platform.files_dir / job.result_file).read_text().splitlines()
     assert table[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     assert [line.split(",")[0] for line in table[1:]] == [str(n) for n in range(1, STEPS + 1)]
+    azure_table = (place.platform.files_dir / result_file_id(job_id, "azure")).read_text().splitlines()
+    assert azure_table[0] == (
+        "step,train_loss,train_mean_token_accuracy,valid_loss,valid_mean_token_accuracy,"
+        "full_valid_loss,full_valid_mean_token_accuracy"
+    )
+    assert [line.split(",")[:3] for line in azure_table[1:]] == [line.split(",")[:3] for line in table[1:]]
     assert job.trained_tokens
 
 

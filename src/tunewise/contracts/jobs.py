@@ -15,6 +15,7 @@ from tunewise.contracts.run import RunFailure
 JobStatus: TypeAlias = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
 Purpose: TypeAlias = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals", "fine-tune-results"]
 Role: TypeAlias = Literal["member", "admin"]
+WandbName: TypeAlias = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00]+$")]
 Level: TypeAlias = Literal["info", "warn", "error"]
 UploadStatus: TypeAlias = Literal["pending", "completed", "cancelled", "expired"]
 
@@ -79,12 +80,12 @@ class UploadPart(Frozen):
 
 
 class WandbIntegration(Frozen):
-    """Where Weights & Biases files the run."""
+    """Where Weights & Biases files the run; the limits are OpenAI's where it tells them, else the package's own."""
 
-    project: Annotated[str, Field(min_length=1, max_length=128)]
-    name: Annotated[str, Field(max_length=128)] | None = None
-    entity: Annotated[str, Field(max_length=128)] | None = None
-    tags: Annotated[tuple[Annotated[str, Field(max_length=64)], ...], Field(max_length=50)] = ()
+    project: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00/\\#?%:]+$")]
+    name: WandbName | None = None
+    entity: Annotated[WandbName, Field(pattern=r"^[^\x00/]+$")] | None = None
+    tags: Annotated[tuple[Annotated[WandbName, Field(max_length=64)], ...], Field(max_length=50)] = ()
 
 
 class Integration(Frozen):

@@ -27,6 +27,10 @@ PID_WIDTH = 20
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+PROGRESS_FILE = "progress.json"
+# Of a checkpoint's files, those that only training goes on from; the others are an adapter.
+TRAINING_STATE = frozenset({OPTIMIZER_FILE, PROGRESS_FILE})
 
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 

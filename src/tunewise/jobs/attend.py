@@ -5,6 +5,7 @@ begun and cut short by a kill is begun again by the next worker and changes noth
 """
 
 import logging
+import shlex
 import shutil
 import signal
 import time
@@ -14,10 +15,11 @@ from pathlib import Path
 from threading import Event
 from typing import NamedTuple, assert_never
 
-from tunewise.contracts.jobs import FINAL, Job
-from tunewise.contracts.run import SPEC_FILE, RunEvent, RunFailure, RunResult, TrainSpec
+from tunewise.contracts.jobs import FINAL, Job, Level
+from tunewise.contracts.run import CHECKPOINTS_DIR, SPEC_FILE, RunEvent, RunFailure, RunResult, TrainSpec
 from tunewise.errors import StoreError, TunewiseError
-from tunewise.jobs import trainer
+from tunewise.jobs import checkpoints, trainer
+from tunewise.jobs.integrations import NotWritten, write_runs
 from tunewise.jobs.plan import expected, remember_speed
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.publish import publish
@@ -108,8 +110,11 @@ def _step(desk: Desk, job: Job) -> bool:
             _train(desk, job)
         case "paused" | "cancelled" | "failed":
             _stop(desk, job)
+            _write_integrations(desk, job)
             return _release(desk, job.id)
         case "succeeded":
+            _forget_checkpoints(desk, job)
+            _write_integrations(desk, job)
             return _release(desk, job.id)
         case _:
             assert_never(job.status)
@@ -202,12 +207,13 @@ def _start(desk: Desk, run_dir: Path) -> bool:
 
 
 def _copy(desk: Desk, job_id: str, journal: Sequence[RunEvent]) -> None:
-    """Keep what the trainer has told: steps and messages. Checkpoints are told when they are published, and errors
-    when the job fails; a trainer that is started again numbers what follows from before them.
+    """Keep what the trainer has told: steps, messages, and checkpoints as models. Errors are told when the job fails;
+    a trainer that is started again numbers what follows from before them.
     """
-    kept = [event for event in journal if event.type != "checkpoint" and event.level != "error"]
+    kept = [event for event in journal if event.level != "error"]
     if not kept:
         return
+    taken = checkpoints.take_out(desk.platform, job_id, kept)
     metrics = next((event.data for event in reversed(kept) if event.data is not None), None)
     changes: dict[str, object] = {}
     if metrics is not None:
@@ -217,9 +223,11 @@ def _copy(desk: Desk, job_id: str, journal: Sequence[RunEvent]) -> None:
         held = jobs.held(session, job_id, desk.worker)
         if held is None:
             raise Lost
-        events.copy(session, job_id, kept)
+        checkpoints.copy_journal(session, held, kept, taken)
         if changes and held.status == "running":
             jobs.change(session, job_id, owner=desk.worker, **changes)
+        gone = checkpoints.let_go(session, held, metrics.total_steps) if metrics is not None and taken else []
+    checkpoints.remove_adapters(desk.platform, gone)
 
 
 def _is_final(result: RunResult) -> bool:
@@ -287,7 +295,52 @@ def _stop(desk: Desk, job: Job) -> None:
             raise Lost
         time.sleep(POLL_SECONDS)
         job = _look(desk, job.id)
-    _copy(desk, job.id, EventTail(run_dir).read())
+    journal = EventTail(run_dir).read()
+    _copy(desk, job.id, journal)
+    if job.status == "paused":
+        _publish_newest(desk, job.id, journal)
+    elif job.status == "cancelled":
+        _forget_checkpoints(desk, job)
+
+
+def _publish_newest(desk: Desk, job_id: str, journal: Sequence[RunEvent]) -> None:
+    """Make the newest checkpoint of a paused job a model, wherever in an epoch it was written."""
+    taken = checkpoints.take_newest_out(desk.platform, job_id, journal)
+    if taken is None:
+        return
+    with desk.platform.database.write() as session:
+        held = jobs.held(session, job_id, desk.worker)
+        if held is None:
+            raise Lost
+        if held.status != "paused":
+            return
+        checkpoints.publish_checkpoint(session, held, taken)
+        gone = checkpoints.let_go(session, held, taken.metrics.total_steps)
+    checkpoints.remove_adapters(desk.platform, gone)
+
+
+def _forget_checkpoints(desk: Desk, job: Job) -> None:
+    """Training will not go on: those that are models were taken out. A failed job's are left, to look into."""
+    shutil.rmtree(desk.run_dir(job.id) / CHECKPOINTS_DIR, ignore_errors=True)
+
+
+def _write_integrations(desk: Desk, job: Job) -> None:
+    """Write the runs of a job that has ended for other services, and tell where they lie."""
+    if job.status not in FINAL:
+        return
+    level: Level = "info"
+    try:
+        places = write_runs(desk.platform, job)
+        told = [f"Weights & Biases run written; to upload it: wandb sync {shlex.quote(str(place))}" for place in places]
+    except NotWritten as error:
+        level = "warn"
+        told = [f"The Weights & Biases run could not be written: {error}; the result file and the events have its data"]
+    with desk.platform.database.write() as session:
+        if jobs.held(session, job.id, desk.worker) is None:
+            raise Lost
+        for words in told:
+            if not events.told(session, job.id, words):
+                events.tell(session, job.id, words, level=level)
 
 
 class _Backoff:

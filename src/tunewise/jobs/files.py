@@ -15,10 +15,12 @@ from tunewise.data.reader import is_blank, lines_of, read_span, spans
 from tunewise.errors import DataError, RequestError
 from tunewise.jobs.incoming import Incoming, move_into_place
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.results import FILENAMES
 from tunewise.store import files, jobs
 from tunewise.store.rows import Order, Page, new_id, now
 
 FILE_PREFIX = "file-"
+OPENAI_RESULT = FILENAMES["openai"]
 HINT_CHARS = 3
 CHUNK_BYTES = 1024 * 1024
 BASE64_CHUNK_BYTES = 3 * 256 * 1024
@@ -108,14 +110,14 @@ def list_files(
 
 
 def contents(platform: Platform, caller: Caller, file_id: str) -> Contents:
-    """The bytes of a file; result files in base64 where the settings say so, as OpenAI sends them.
+    """The bytes of a file; OpenAI's result files in base64 where the settings say so, as it sends them.
 
     Raises:
         RequestError: file_not_found.
     """
     file = retrieve(platform, caller, file_id)
     path = platform.files_dir / file.id
-    if file.purpose == "fine-tune-results" and platform.settings.result_base64:
+    if platform.settings.result_base64 and (file.purpose, file.filename) == ("fine-tune-results", OPENAI_RESULT):
         return Contents(file, 4 * ((file.bytes + 2) // 3), map(base64.b64encode, _pieces(path, BASE64_CHUNK_BYTES)))
     return Contents(file, file.bytes, _pieces(path, CHUNK_BYTES))
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from tunewise.contracts.fine_tuning import Method
 from tunewise.contracts.jobs import Caller, Integration, Job, JobEvent, JobRequest, JobStatus, StoredFile, TunedModel
 from tunewise.errors import RequestError
+from tunewise.jobs.integrations import require_installed
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
 from tunewise.store import events, files, jobs, models
@@ -37,8 +38,9 @@ def submit(platform: Platform, caller: Caller, asked: Submission) -> Job:
     """Keep a new job, to be validated and trained by a worker. Once this returns, the job is never lost.
 
     Raises:
-        RequestError: a file or the model is not there, or is not for fine-tuning.
+        RequestError: a file or the model is not there, or is not for fine-tuning; or integration_unavailable.
     """
+    require_installed(asked.integrations)
     with platform.database.write() as session:
         return add(session, platform, caller, asked)
 
@@ -141,7 +143,7 @@ def list_checkpoints(
 
 
 def cancel(platform: Platform, caller: Caller, job_id: str) -> Job:
-    """End a job for good. Its worker stops the trainer as soon as it sees it, and nothing becomes a model.
+    """End a job for good. Its worker stops the trainer as soon as it sees it; checkpoints told until then stay.
 
     Raises:
         RequestError: fine_tune_not_found, or invalid_state when it has ended already.
@@ -150,7 +152,8 @@ def cancel(platform: Platform, caller: Caller, job_id: str) -> Job:
 
 
 def pause(platform: Platform, caller: Caller, job_id: str) -> Job:
-    """Stop a job so that it can go on from where it was: its trainer writes a checkpoint and ends.
+    """Stop a job so that it can go on from where it was: its trainer writes a checkpoint and ends, and the
+    checkpoint becomes a model.
 
     Raises:
         RequestError: fine_tune_not_found, or invalid_state when it neither runs nor waits.

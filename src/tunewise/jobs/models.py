@@ -1,15 +1,15 @@
 """Use cases of models: which there are, deleting a tuned one, and sharing a checkpoint with other projects."""
 
-import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
 from tunewise import catalogue
-from tunewise.contracts.jobs import FINAL, Caller, Permission, TunedModel
+from tunewise.contracts.jobs import Caller, Permission, TunedModel
 from tunewise.errors import RequestError
 from tunewise.jobs.access import project_name, require_admin, require_projects
+from tunewise.jobs.checkpoints import remove_adapters
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
 from tunewise.settings import Settings
@@ -52,7 +52,7 @@ def retrieve(platform: Platform, caller: Caller, name: str) -> ListedModel:
 
 
 def delete(platform: Platform, caller: Caller, name: str) -> None:
-    """Delete a tuned model or a checkpoint, and its weights where nothing else needs them.
+    """Delete a tuned model or a checkpoint, and its weights. A job goes on from checkpoints of its own.
 
     Raises:
         RequestError: model_not_found, not_owner, model_not_deletable, model_deployed or model_in_use.
@@ -60,11 +60,7 @@ def delete(platform: Platform, caller: Caller, name: str) -> None:
     with platform.database.write() as session:
         model = _deletable(session, platform, caller, name)
         models.remove(session, model.id)
-        job = jobs.find(session, model.job_id)
-        others = models.of_job(session, model.job_id)
-    # A job that has not ended goes on from its checkpoints.
-    if (job is None or job.status in FINAL) and model.adapter not in {other.adapter for other in others}:
-        shutil.rmtree(platform.settings.state_dir / model.adapter, ignore_errors=True)
+    remove_adapters(platform, [model])
 
 
 def grant(platform: Platform, caller: Caller, name: str, projects: Sequence[str]) -> list[Permission]:

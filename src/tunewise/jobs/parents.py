@@ -5,9 +5,6 @@ The parent's files are copied into the run directory, so that the run can be rep
 
 import hashlib
 import json
-import os
-import shutil
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunewise.contracts.fine_tuning import LoraRequest
@@ -15,7 +12,7 @@ from tunewise.contracts.jobs import Job, TunedModel
 from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, SPEC_FILE, BaseModelRef, ParentAdapter, TrainSpec
 from tunewise.errors import ModelError
 from tunewise.jobs.platform import Platform
-from tunewise.jobs.stages import sync_directory
+from tunewise.jobs.stages import copy_synced, sync_directory
 from tunewise.store import models
 
 PARENT_DIR = "parent"
@@ -47,21 +44,13 @@ def freeze(platform: Platform, job: Job, base: BaseModelRef) -> Parent | None:
     kept.mkdir(parents=True, exist_ok=True)
     try:
         for name in (_CONFIG, ADAPTER_WEIGHTS_FILE):
-            _copy(source / name, kept / name)
+            copy_synced(source / name, kept / name)
     except FileNotFoundError as missing:
         raise _gone(parent.name) from missing
     sync_directory(kept)
     config = json.loads((kept / _CONFIG).read_bytes())
     digest = hashlib.sha256((kept / ADAPTER_WEIGHTS_FILE).read_bytes()).hexdigest()
     return Parent(ParentAdapter(path=kept.resolve(), sha256=digest), _shape(config))
-
-
-def _copy(source: Path, place: Path) -> None:
-    """Copy a file; on the disk when this returns, as the manifest that names its hash will be."""
-    with source.open("rb") as reading, place.open("wb") as writing:
-        shutil.copyfileobj(reading, writing)
-        writing.flush()
-        os.fsync(writing.fileno())
 
 
 def _shape(config: dict[str, Any]) -> LoraRequest:

@@ -5,6 +5,7 @@ STATE/
   files/FILE_ID        the bytes of each file; written aside in files/.incoming, then renamed
   uploads/UPLOAD_ID/   parts, until the upload is completed, cancelled or overdue
   runs/JOB_ID/         the job's run directory (`contracts.run`)
+  adapters/            the weights of checkpoints that are models
   serve/               logs and ready files of hosted base models
 """
 
@@ -43,6 +44,11 @@ class Platform(NamedTuple):
         return self.settings.state_dir / "runs"
 
     @property
+    def adapters_dir(self) -> Path:
+        """The weights of checkpoints that are models, taken out of the run directories."""
+        return self.settings.state_dir / "adapters"
+
+    @property
     def serve_dir(self) -> Path:
         """Logs and ready files of hosted models."""
         return self.settings.state_dir / "serve"
@@ -57,7 +63,13 @@ def open_platform(settings: Settings) -> Platform:
     # Training data and models lie here: where it is made now, nobody else on the machine may look in.
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     platform = Platform(settings, Database(settings.database))
-    for directory in (platform.incoming_dir, platform.uploads_dir, platform.runs_dir, platform.serve_dir):
+    for directory in (
+        platform.incoming_dir,
+        platform.uploads_dir,
+        platform.runs_dir,
+        platform.adapters_dir,
+        platform.serve_dir,
+    ):
         directory.mkdir(parents=True, exist_ok=True)
     upgrade(platform.database)
     return platform

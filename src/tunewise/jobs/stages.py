@@ -6,6 +6,7 @@ Results are written aside and renamed, so that one is whole or absent. Knows not
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +50,18 @@ def write_whole(path: Path, text: str) -> None:
     aside.replace(path)
     for directory in (path.parent, path.parent.parent):
         sync_directory(directory)
+
+
+def copy_synced(source: Path, place: Path) -> None:
+    """Copy a file; on the disk when this returns, as will be the row or the manifest that names it.
+
+    Raises:
+        OSError: `source` is not there, or the disk is full.
+    """
+    with source.open("rb") as reading, place.open("wb") as writing:
+        shutil.copyfileobj(reading, writing)
+        writing.flush()
+        os.fsync(writing.fileno())
 
 
 def sync_directory(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tunewise.jobs.incoming import is_held
 from tunewise.jobs.platform import Platform
-from tunewise.store import files, jobs
+from tunewise.store import files, jobs, models
 from tunewise.store.rows import now
 
 LEFTOVER_SECONDS = 3600.0
@@ -69,9 +69,10 @@ class Sweeper:
 
     def _without_row(self) -> list[Path]:
         lying = [path for path in self._platform.files_dir.iterdir() if path.is_file()]
-        lying += self._platform.uploads_dir.iterdir()
+        lying += [*self._platform.uploads_dir.iterdir(), *self._platform.adapters_dir.iterdir()]
         with self._platform.database.read() as session:
             known = files.ids(session) | files.pending_upload_ids(session)
+            known |= {Path(adapter).name for adapter in models.adapters(session)}
         coming = [path for path in self._platform.incoming_dir.iterdir() if not is_held(path)]
         return [path for path in lying if path.name not in known] + coming
 

@@ -21,9 +21,21 @@ _AZURES = (
 )
 
 
-def tell(session: Session, job_id: str, message: str, *, azure: str | None = None, level: Level = "info") -> None:
-    """Add a message. `azure`: its words under Azure's dialect, where they differ."""
-    session.add(_row(job_id, _last(session, job_id) + 1, now(), level, message, azure or message))
+def tell(
+    session: Session,
+    job_id: str,
+    message: str,
+    *,
+    azure: str | None = None,
+    level: Level = "info",
+    run_seq: int | None = None,
+) -> None:
+    """Add a message. `azure`: its words under Azure's dialect, where they differ. `run_seq`: its number in the
+    trainer's journal, where it stands for an event there.
+    """
+    row = _row(job_id, _last(session, job_id) + 1, now(), level, message, azure or message)
+    row.run_seq = run_seq
+    session.add(row)
     session.flush()
 
 
@@ -39,10 +51,15 @@ def told(session: Session, job_id: str, message: str) -> bool:
     return session.scalar(query.limit(1)) is not None
 
 
+def known(session: Session, job_id: str) -> int:
+    """The number of the last event of the trainer's journal that is kept; 0 where none is."""
+    return session.scalar(select(func.max(EventRow.run_seq)).where(EventRow.job_id == job_id)) or 0
+
+
 def copy(session: Session, job_id: str, journal: Sequence[RunEvent]) -> list[RunEvent]:
     """Add those events of the trainer's journal that are not kept yet; gives them."""
-    known = session.scalar(select(func.max(EventRow.run_seq)).where(EventRow.job_id == job_id)) or 0
-    fresh = [event for event in journal if event.seq > known]
+    fresh_from = known(session, job_id) + 1
+    fresh = [event for event in journal if event.seq >= fresh_from]
     seq = _last(session, job_id)
     for event in fresh:
         seq += 1

@@ -47,6 +47,11 @@ def of_job(session: Session, job_id: str) -> list[TunedModel]:
     return values(TunedModel, session.scalars(query))
 
 
+def adapters(session: Session) -> set[str]:
+    """Where the adapters of all models of every project lie: what else is kept is a leftover."""
+    return set(session.scalars(select(ModelRow.adapter)))
+
+
 def checkpoints(
     session: Session, job_id: str, *, with_final: bool, after: str | None, limit: int
 ) -> Page[TunedModel] | None:

@@ -17,14 +17,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
-from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, ParentAdapter, TrainSpec
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, OPTIMIZER_FILE, PROGRESS_FILE, ParentAdapter, TrainSpec
 from tunewise.errors import TrainingError
 from tunewise.train.adapter import write_adapter
 from tunewise.train.journal import make_directory_whole, remove_directory, write_synced
 from tunewise.train.progress import Progress
 
-OPTIMIZER_FILE = "optimizer.safetensors"
-PROGRESS_FILE = "progress.json"
 KEPT_EPOCHS = 3
 RANDOM_STATE = "torch_random_state"
 

@@ -44,13 +44,13 @@ def retrieve_job(job_id: JobId, platform: PlatformDep, caller: CallerDep) -> wir
 
 @router.post("/{job_id}/cancel", summary="Cancel a fine-tuning job")
 def cancel_job(job_id: JobId, platform: PlatformDep, caller: CallerDep) -> wire.AzureJob:
-    """End the job for good. It leaves no model: checkpoints become models when a job succeeds."""
+    """End the job for good. The checkpoints that it has told of stay usable."""
     return wire.job(fine_tuning.cancel(platform, caller, job_id), platform.settings)
 
 
 @router.post("/{job_id}/pause", summary="Pause a fine-tuning job")
 def pause_job(job_id: JobId, platform: PlatformDep, caller: CallerDep) -> wire.AzureJob:
-    """Stop the job so that it can go on from where it was."""
+    """Stop the job so that it can go on from where it was. Its newest checkpoint can be used meanwhile."""
     return wire.job(fine_tuning.pause(platform, caller, job_id), platform.settings)
 
 

@@ -8,13 +8,22 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tunewise.api.openai.requests import CreateFineTuningJob
-from tunewise.api.openai.wire import CHECKPOINT_METRICS, Identified, Listing, Metrics, Wire
+from tunewise.api.openai.wire import (
+    CHECKPOINT_METRICS,
+    Identified,
+    IntegrationObject,
+    Listing,
+    Metrics,
+    Wire,
+    integrations,
+)
 from tunewise.api.texts import Label
 from tunewise.contracts.fine_tuning import Hyperparameters
 from tunewise.contracts.jobs import Job, JobEvent, JobStatus, Level, TunedModel
 from tunewise.contracts.run import RunFailure
 from tunewise.jobs.fine_tuning import Submission
 from tunewise.jobs.names import azure_model_name
+from tunewise.jobs.results import result_file_id
 from tunewise.settings import Settings
 
 AUTO = -1  # what Azure's clients send and read for "auto"
@@ -85,7 +94,7 @@ class AzureJob(Identified):
     error: RunFailure | None
     seed: int
     estimated_finish: int | None
-    integrations: None = None
+    integrations: list[IntegrationObject] | None
     metadata: dict[str, str] | None
     suffix: str | None
     trainingType: str | None  # noqa: N815
@@ -135,7 +144,7 @@ def job(kept: Job, settings: Settings) -> AzureJob:
         finished_at=kept.finished_at,
         fine_tuned_model=azure_model_name(kept) if kept.fine_tuned_model else None,
         organization_id=kept.organization,
-        result_files=[kept.result_file] if kept.result_file else [],
+        result_files=[result_file_id(kept.id, "azure")] if kept.result_file else [],
         status=_status(kept.status, settings),
         paused=kept.status == "paused",
         hyperparameters=numbers.hyperparameters,
@@ -146,6 +155,7 @@ def job(kept: Job, settings: Settings) -> AzureJob:
         error=kept.error,
         seed=kept.request.seed,
         estimated_finish=kept.estimated_finish,
+        integrations=integrations(kept),
         metadata=kept.request.metadata,
         suffix=kept.request.suffix,
         trainingType=kept.request.training_type,

@@ -48,7 +48,7 @@ class CreateFineTuningJob(Frozen):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(default=None, description="Drawn when left out.")
     metadata: Metadata | None = Field(default=None, description="Up to 16 pairs, to find jobs by.")
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = Field(
-        default=None, description="Known, and refused by name: runs are told to no other service yet."
+        default=None, description="Weights & Biases: the run is written to the server's disk when the job has ended."
     )
     evaluation: EvaluationRequest | None = Field(
         default=None, description="Ours: how the run is to be judged. Its alternatives are asked before it is trained."
@@ -58,9 +58,8 @@ class CreateFineTuningJob(Frozen):
         """The job that is asked for.
 
         Raises:
-            RequestError: unsupported_method, conflicting_parameters or integration_unavailable.
+            RequestError: unsupported_method or conflicting_parameters.
         """
-        refuse_integrations(self.integrations)
         return Submission(
             model=self.model,
             training_file=self.training_file,
@@ -69,7 +68,7 @@ class CreateFineTuningJob(Frozen):
             seed=self.seed,
             suffix=self.suffix,
             metadata=self.metadata,
-            integrations=None,
+            integrations=tuple(self.integrations) if self.integrations else None,
         )
 
 
@@ -171,18 +170,3 @@ def _method(asked: MethodRequest | None, deprecated: Hyperparameters | None) -> 
             param="hyperparameters",
         )
     return Method(supervised=Supervised(hyperparameters=chosen or deprecated or Hyperparameters()))
-
-
-def refuse_integrations(asked: list[Integration] | None) -> None:
-    """No run is told to another service yet, and none is silently not told.
-
-    Raises:
-        RequestError: integration_unavailable.
-    """
-    if asked:
-        raise RequestError(
-            "integration_unavailable",
-            "integrations.0.type: this server tells runs to no other service yet, 'wandb' included; leave it out, and "
-            "take the metrics from the job's events or its result file",
-            param="integrations.0.type",
-        )

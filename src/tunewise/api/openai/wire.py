@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.jobs import (
-    Integration,
     Job,
     JobEvent,
     JobStatus,
@@ -21,8 +20,10 @@ from tunewise.contracts.jobs import (
     TunedModel,
     UploadPart,
     UploadStatus,
+    WandbIntegration,
 )
 from tunewise.contracts.run import RunFailure
+from tunewise.jobs.integrations import wandb_run_id
 from tunewise.jobs.models import ListedModel
 from tunewise.jobs.uploads import UploadState
 from tunewise.settings import Settings
@@ -65,6 +66,19 @@ class Identified(Wire):
     id: str
 
 
+class WandbObject(WandbIntegration):
+    """Where Weights & Biases files the run, and under which id."""
+
+    run_id: str
+
+
+class IntegrationObject(Wire):
+    """A service that is told of the run."""
+
+    type: Literal["wandb"] = "wandb"
+    wandb: WandbObject
+
+
 class FineTuningJob(Identified):
     """A fine-tuning job."""
 
@@ -86,7 +100,7 @@ class FineTuningJob(Identified):
     error: RunFailure | None = Field(description="Why the job failed.")
     seed: int
     estimated_finish: int | None
-    integrations: list[Integration] | None
+    integrations: list[IntegrationObject] | None
     metadata: dict[str, str] | None
     user_provided_suffix: str | None
 
@@ -239,10 +253,21 @@ def fine_tuning_job(job: Job, settings: Settings) -> FineTuningJob:
         error=job.error,
         seed=job.request.seed,
         estimated_finish=job.estimated_finish,
-        integrations=list(job.request.integrations) if job.request.integrations else None,
+        integrations=integrations(job),
         metadata=job.request.metadata,
         user_provided_suffix=job.request.suffix,
     )
+
+
+def integrations(job: Job) -> list[IntegrationObject] | None:
+    """The services that are told of the run, and under which id; as both dialects send them."""
+    asked = job.request.integrations
+    if not asked:
+        return None
+    return [
+        IntegrationObject(wandb=WandbObject(**one.wandb.model_dump(), run_id=wandb_run_id(job.id, position)))
+        for position, one in enumerate(asked)
+    ]
 
 
 def _status(status: JobStatus, settings: Settings) -> JobStatus:

@@ -1,0 +1,45 @@
+"""Result files: the columns of each dialect, from the same numbers."""
+
+import pytest
+
+from tunewise.jobs.results import Dialect, result_csv, result_file_id
+
+METRICS: list[dict[str, float | int | None]] = [
+    {
+        "step": 1,
+        "total_steps": 2,
+        "train_loss": 0.1234567,
+        "train_mean_token_accuracy": 0.5,
+        "valid_loss": None,
+        "valid_mean_token_accuracy": None,
+        "full_valid_loss": None,
+        "full_valid_mean_token_accuracy": None,
+    },
+    {
+        "step": 2,
+        "total_steps": 2,
+        "train_loss": 0.1,
+        "train_mean_token_accuracy": 0.6,
+        "valid_loss": 0.2,
+        "valid_mean_token_accuracy": 0.7,
+        "full_valid_loss": 0.3,
+        "full_valid_mean_token_accuracy": 0.8,
+    },
+]
+OPENAI = """step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy
+1,0.12346,0.5,,
+2,0.1,0.6,0.2,0.7
+"""
+AZURE = """step,train_loss,train_mean_token_accuracy,valid_loss,valid_mean_token_accuracy,full_valid_loss,full_valid_mean_token_accuracy
+1,0.12346,0.5,,,,
+2,0.1,0.6,0.2,0.7,0.3,0.8
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize(("dialect", "table"), [("openai", OPENAI), ("azure", AZURE)])
+def test_each_dialect_has_its_own_columns(dialect: Dialect, table: str) -> None:
+    assert result_csv(METRICS, dialect) == table
+
+
+def test_the_two_files_of_a_job_are_two() -> None:
+    assert result_file_id("ftjob-1", "openai") != result_file_id("ftjob-1", "azure")
