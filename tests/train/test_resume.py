@@ -4,12 +4,13 @@ import os
 import random
 import signal
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from train.making import events_of, log_of, make_run, make_spec, result_of, row, start, told, train, write_rows
-from tunewise.contracts.run import BaseModelRef, LoraSpec, TrainSpec
+from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, BaseModelRef, LoraSpec, ParentAdapter, TrainSpec
 
 KILLS = int(os.environ.get("TUNEWISE_TEST_KILLS", "10"))
 
@@ -57,10 +58,10 @@ def test_a_killed_run_ends_in_the_same_weights(
     assert without_clock(run) == without_clock(reference)
 
 
-def kill_somewhere(run: Path, chance: random.Random) -> int:
+def kill_somewhere(run: Path, chance: random.Random, most: int = 33) -> int:
     """Kill -9 after a random number of events and a random bit later; how many lines there were."""
     process = start(run)
-    wanted, later = chance.randrange(33), chance.random() * 0.03
+    wanted, later = chance.randrange(most), chance.random() * 0.03
     while process.is_alive() and lines_in(run) < wanted:
         time.sleep(0.001)
     time.sleep(later)
@@ -77,6 +78,44 @@ def lines_in(run: Path) -> int:
 def without_clock(run: Path) -> dict[str, object]:
     timed = {"seconds", "tokens_per_second", "peak_memory_bytes"}
     return result_of(run).model_dump(exclude=timed)
+
+
+@pytest.fixture(scope="module")
+def continued(
+    spec: TrainSpec, straight: tuple[Path, float], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TrainSpec]:
+    """A straight run that begins from the adapter of another, and what it was made from."""
+    parent = straight[0] / "adapter"
+    digest = sha256((parent / ADAPTER_WEIGHTS_FILE).read_bytes()).hexdigest()
+    further = spec.model_copy(update={"parent": ParentAdapter(path=parent, sha256=digest), "seed": 11, "n_epochs": 2})
+    run = make_run(tmp_path_factory.mktemp("continued") / "run", further)
+    assert train(run) == 0
+    return run, further
+
+
+@pytest.mark.parametrize("kill", range(3))
+def test_a_killed_run_that_tunes_another_further_ends_in_the_same_weights(
+    kill: int, continued: tuple[Path, TrainSpec], straight: tuple[Path, float], tmp_path: Path
+) -> None:
+    reference, further = continued
+    assert result_of(reference).adapter_sha256 != result_of(straight[0]).adapter_sha256
+    run = make_run(tmp_path / "run", further)
+    killed_at = kill_somewhere(run, random.Random(100 + kill), most=20)
+    assert not (run / "result.json").exists()
+    assert train(run) == 0
+    assert result_of(run).adapter_sha256 == result_of(reference).adapter_sha256, f"killed after {killed_at} events"
+    assert told(run) == told(reference)
+    assert without_clock(run) == without_clock(reference)
+
+
+def test_a_run_that_tunes_another_further_begins_where_that_ended(
+    continued: tuple[Path, TrainSpec], straight: tuple[Path, float]
+) -> None:
+    first, last_of_parent = (
+        [event.data.train_loss for event in events_of(run) if event.type == "metrics" and event.data]
+        for run in (continued[0], straight[0])
+    )
+    assert first[0] < last_of_parent[0] / 2
 
 
 def test_a_half_written_event_is_cut_off(spec: TrainSpec, straight: tuple[Path, float], tmp_path: Path) -> None:

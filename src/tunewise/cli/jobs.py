@@ -58,7 +58,7 @@ def show(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def cancel(job_id: JobId, url: Url = None, as_json: AsJson = False) -> None:
-    """End a job for good. It leaves no model: checkpoints become models when a job succeeds."""
+    """End a job for good. The checkpoints that it has told of stay usable."""
     with server(url) as client:
         _print(client.fine_tuning.jobs.cancel(job_id), as_json)
 

@@ -40,13 +40,13 @@ def submit(platform: Platform, caller: Caller, asked: Submission) -> Job:
     Raises:
         RequestError: a file or the model is not there, or is not for fine-tuning; or integration_unavailable.
     """
-    require_installed(asked.integrations)
     with platform.database.write() as session:
         return add(session, platform, caller, asked)
 
 
 def add(session: Session, platform: Platform, caller: Caller, asked: Submission) -> Job:
     """`submit` within a transaction: the job is there when that is committed."""
+    require_installed(asked.integrations)
     found = resolve(session, platform.settings, caller, asked.model)
     _training_file(session, caller, asked.training_file, "training_file")
     if asked.validation_file is not None:
