@@ -116,6 +116,20 @@ def test_the_checkpoint_of_a_cancelled_job_stays_a_model(place: Place, server: L
     assert list(place.platform.adapters_dir.iterdir()) == []
 
 
+def test_a_paused_job_that_is_cancelled_leaves_its_checkpoints_and_nothing_else(
+    place: Place, client: openai.OpenAI
+) -> None:
+    with working(place):
+        job_id = stopped_in_its_second_epoch(place, "paused")
+        before = place.models(job_id)
+        assert (place.run_dir(job_id) / "checkpoints").exists()
+        assert client.fine_tuning.jobs.cancel(job_id).status == "cancelled"
+        place.wait(lambda: not (place.run_dir(job_id) / "checkpoints").exists())
+        place.wait_until_released(job_id)
+    assert place.models(job_id) == before
+    assert len(before) == 2
+
+
 def test_a_worker_killed_while_a_job_pauses_publishes_its_checkpoint_once(place: Place) -> None:
     job_id = place.submit()
     worker = start_worker(place)
