@@ -11,11 +11,10 @@ import openai
 import pytest
 
 from api.live import Live, live
-from jobs.nursery import Nursery
-from jobs.surviving import PROJECT, Place, kill_trainers, make_place, start_worker, working
+from jobs.surviving import PROJECT, Place, start_worker, working
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
 from tunewise.contracts.jobs import Deployment, JobStatus, TunedModel
-from tunewise.contracts.run import SPEC_FILE, BaseModelRef, TrainSpec
+from tunewise.contracts.run import SPEC_FILE, TrainSpec
 from tunewise.jobs.checkpoints import KEPT_EPOCHS
 from tunewise.store import models
 

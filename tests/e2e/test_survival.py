@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.undisturbed import EPOCH_STEPS, CANCELLED, COUNTS, PAUSED, RESUMED, metrics, weights, whole
+from e2e.undisturbed import CANCELLED, COUNTS, EPOCH_STEPS, PAUSED, RESUMED, metrics, weights, whole
 from jobs.nursery import Nursery
 from jobs.surviving import Place, WorkerProcess, alive_trainers, make_place, start_worker, working
 from tunewise.contracts.run import BaseModelRef
