@@ -15,7 +15,6 @@ from tunewise.jobs.integrations import require_installed
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
 from tunewise.store import events, files, jobs, models
-from tunewise.store.jobs import LEFT
 from tunewise.store.rows import Page, Value, new_id, now
 
 JOB_PREFIX = "ftjob-"
@@ -178,12 +177,11 @@ def _move(
         before = job_of(session, caller, job_id)
         if only_from is not None and before.status != only_from:
             raise _wrong_state(before, to)
-        # Nobody holds a paused job; one that is cancelled has a worker clear up after it.
-        is_nobodys = before.status == "paused" and before.owner is None
-        changes = {"owner": LEFT} if is_nobodys and to == "cancelled" else {}
-        after = jobs.transition(session, job_id, to, **changes)
+        after = jobs.transition(session, job_id, to)
         if after is None:
             raise _wrong_state(before, to)
+        if before.status == "paused" and to == "cancelled":
+            jobs.hand_on(session, job_id)
         events.tell(session, job_id, message)
         return after
 

@@ -130,6 +130,11 @@ def release(session: Session, job_id: str, worker: str) -> None:
     _changed(session, [JobRow.id == job_id, JobRow.owner == worker], owner=None)
 
 
+def hand_on(session: Session, job_id: str) -> None:
+    """Have a worker take a job that nobody holds, although it has ended: there is something to clear up after it."""
+    _changed(session, [JobRow.id == job_id, JobRow.owner.is_(None)], owner=LEFT)
+
+
 def leave(session: Session, worker: str) -> None:
     """Leave all that the worker holds to whoever comes next. Its trainers may still run, so that a job that is
     cancelled from now on must be seen as well: it is left under the name `LEFT` and not as unowned.
