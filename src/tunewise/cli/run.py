@@ -11,8 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tunewise.cli.autotrain_report import print_prepared
 from tunewise.cli.watch import JsonWatcher, TerminalWatcher
 from tunewise.contracts.evaluation import ArmResult, Outcome, Report
+from tunewise.jobs.autotrain import is_autotrain, translate
+from tunewise.jobs.autotrain_run import prepare
+from tunewise.jobs.config_file import read_yaml
 from tunewise.jobs.experiment import run_experiment
 from tunewise.settings import get_settings
 
@@ -29,7 +33,7 @@ _WORDS: dict[Outcome, str] = {
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="The tunewise.yaml to run.")],
+    config: Annotated[Path, typer.Argument(help="The tunewise.yaml to run, or an AutoTrain config.")],
     output: Annotated[
         Path | None,
         typer.Option(help="Directory for results; by default runs/SUFFIX beside the config. A repeated run reuses it."),
@@ -43,7 +47,8 @@ def run(
     watcher = JsonWatcher(console) if as_json else TerminalWatcher(console)
     try:
         with watcher:
-            report, directory = run_experiment(config, output, get_settings(), watcher)
+            path, directory = _own_config(config, output, console, as_json=as_json)
+            report, directory = run_experiment(path, directory, get_settings(), watcher)
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. What was finished is kept; run the same command again to go on.")
         raise typer.Exit(_INTERRUPTED) from None
@@ -51,6 +56,19 @@ def run(
         _print_json(report, directory)
     else:
         _print_verdict(console, report, directory)
+
+
+def _own_config(config: Path, output: Path | None, console: Console, *, as_json: bool) -> tuple[Path, Path | None]:
+    """The config to run, and its directory; an AutoTrain file is translated, and what became of it shown."""
+    content = read_yaml(config)
+    if not is_autotrain(content):
+        return config, output
+    prepared = prepare(translate(content, config), config, output, get_settings())
+    if as_json:
+        typer.echo(json.dumps({"event": "autotrain", **prepared.model_dump(mode="json")}))
+    else:
+        print_prepared(prepared, console)
+    return prepared.config, prepared.directory
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

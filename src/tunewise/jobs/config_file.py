@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,7 +18,7 @@ def load_config(path: Path) -> RunConfig:
     Raises:
         ConfigError: the file is missing, no YAML, or has unknown or wrong fields.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path)
     try:
         config = RunConfig.model_validate(content, context={"root": path.resolve().parent})
     except ValidationError as invalid:
@@ -30,7 +31,12 @@ def load_config(path: Path) -> RunConfig:
     return config
 
 
-def _read_yaml(path: Path) -> object:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The fields of a config file, whatever they are.
+
+    Raises:
+        ConfigError: the file is missing, or no YAML with fields.
+    """
     try:
         content: object = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as missing:
@@ -40,7 +46,11 @@ def _read_yaml(path: Path) -> object:
     except (OSError, UnicodeDecodeError) as unreadable:
         raise ConfigError("config_unreadable", f"{path}: cannot be read as UTF-8 text: {unreadable}") from unreadable
     except yaml.YAMLError as broken:
-        raise ConfigError("invalid_yaml", f"{path}: not YAML: {broken}", param=str(path)) from broken
+        # Never the line itself: a config file of others may hold a token.
+        mark = broken.problem_mark if isinstance(broken, yaml.MarkedYAMLError) else None
+        where = "" if mark is None else f", line {mark.line + 1}, column {mark.column + 1}"
+        what = broken.problem if isinstance(broken, yaml.MarkedYAMLError) else "a character that YAML does not allow"
+        raise ConfigError("invalid_yaml", f"{path}{where}: not YAML: {what}; correct it", param=str(path)) from None
     if not isinstance(content, dict):
         raise ConfigError(
             "invalid_config", f"{path}: holds {type(content).__name__}, expected fields such as `data:` and `graders:`"

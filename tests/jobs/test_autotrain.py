@@ -1,0 +1,231 @@
+"""AutoTrain's files: every key is accounted for, and none of a token's letters comes out again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tunewise.contracts.autotrain import KeyFate, Prepared
+from tunewise.errors import ConfigError, DataError
+from tunewise.jobs.autotrain import RULES, is_autotrain, suffix_of, translate
+from tunewise.jobs.autotrain_run import prepare
+from tunewise.jobs.config_file import load_config, read_yaml
+from tunewise.settings import Settings
+
+TOKEN = "hf_" + "NeverToBeSeenAgain"
+FILE = f"""\
+task: llm-sft
+base_model: ${{MY_BASE}}
+project_name: team/Colour run
+log: tensorboard
+backend: local
+
+data:
+  path: rows
+  train_split: train
+  valid_split: null
+  chat_template: tokenizer
+  column_mapping:
+    text_column: messages
+
+params:
+  block_size: 512
+  model_max_length: 2048
+  epochs: 2
+  batch_size: 2
+  lr: 1e-4
+  peft: true
+  quantization: int4
+  target_modules: q_proj, v_proj
+  padding: right
+  optimizer: paged_adamw_8bit
+  scheduler: cosine
+  gradient_accumulation: 3
+  mixed_precision: bf16
+  merge_adapter: true
+  epoch: 3
+
+hub:
+  username: ${{NOT_SET_ANYWHERE}}
+  token: {TOKEN}
+  push_to_hub: true
+"""
+COLOURS = ("red", "green", "blue", "amber", "white", "black")
+
+
+def rows(count: int, first: int = 0) -> list[dict[str, Any]]:
+    def row(number: int) -> dict[str, Any]:
+        colour = COLOURS[number % len(COLOURS)]
+        asked = {"role": "user", "content": f"Which colour has ball number {number}, painted {colour}?"}
+        return {"messages": [asked, {"role": "assistant", "content": colour}]}
+
+    return [row(number) for number in range(first, first + count)]
+
+
+def write_rows(path: Path, wanted: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in wanted))
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MY_BASE", "smollm2-135m-instruct")
+    write_rows(tmp_path / "rows" / "train.jsonl", rows(60))
+    write_rows(tmp_path / "rows" / "validation.jsonl", rows(12, first=200))
+    path = tmp_path / "config.yml"
+    path.write_text(FILE)
+    return path
+
+
+def prepared(file: Path, settings: Settings) -> Prepared:
+    return prepare(translate(read_yaml(file), file), file, None, settings)
+
+
+def changed(file: Path, old: str, new: str) -> Path:
+    assert old in FILE
+    file.write_text(FILE.replace(old, new))
+    return file
+
+
+def fates(keys: tuple[KeyFate, ...]) -> dict[str, str]:
+    return {key.key: key.fate for key in keys}
+
+
+def test_the_equivalent_config_has_what_the_file_says(file: Path, settings: Settings) -> None:
+    config = load_config(prepared(file, settings).config)
+    hyper = config.training.method.supervised.hyperparameters
+    assert (config.model, config.suffix) == ("smollm2-135m-instruct", "Colour-run")
+    assert (hyper.n_epochs, hyper.batch_size, hyper.learning_rate_multiplier) == (2, 6, 0.1)
+    assert (config.training.schedule, config.training.dtype) == ("cosine", "auto")
+    assert config.training.lora.targets == ("q_proj", "v_proj")
+    assert (config.data.max_tokens, config.data.overlong) == (512, "truncate")
+    assert [grader.type for grader in config.graders] == ["label"]
+
+
+def test_what_the_file_leaves_out_is_autotrains_default_and_said_to_be(file: Path, settings: Settings) -> None:
+    result = prepared(file, settings)
+    training = load_config(result.config).training
+    assert (training.lora.rank, training.lora.alpha, training.lora.dropout) == (16, 32, 0.05)
+    assert training.warmup_ratio == 0.1
+    assert fates(result.keys)["params.lora_dropout"] == "default"
+
+
+def test_every_key_of_the_file_is_accounted_for(file: Path, settings: Settings) -> None:
+    found = fates(prepared(file, settings).keys)
+    content = yaml.safe_load(FILE)
+    sections = {name: content.pop(name) for name in ("data", "params", "hub")}
+    mapping = sections["data"].pop("column_mapping")
+    wanted = set(content) | {f"data.column_mapping.{name}" for name in mapping}
+    wanted |= {f"{section}.{name}" for section, keys in sections.items() for name in keys}
+    assert wanted <= found.keys()
+    assert found["params.epochs"] == "used"
+    assert found["params.lr"] == "translated"
+    assert found["params.quantization"] == found["params.epoch"] == "no counterpart"
+
+
+@pytest.mark.parametrize("place", ["hub", "params"])
+def test_a_token_is_written_nowhere(file: Path, settings: Settings, place: str) -> None:
+    if place == "params":
+        changed(file, f"  token: {TOKEN}\n", "").write_text(
+            file.read_text().replace("params:\n", f"params:\n  token: {TOKEN}\n")
+        )
+    assert TOKEN in file.read_text()
+    result = prepared(file, settings)
+    assert TOKEN not in result.model_dump_json()
+    written = [path for path in result.directory.rglob("*") if path.is_file()]
+    assert len(written) == 3
+    assert [path for path in written if TOKEN in path.read_text()] == []
+
+
+def test_a_file_that_is_no_yaml_is_refused_without_its_lines(file: Path) -> None:
+    file.write_text(FILE.replace(f"token: {TOKEN}", f"token: [{TOKEN}"))
+    with pytest.raises(ConfigError, match="not YAML") as refused:
+        read_yaml(file)
+    assert TOKEN not in refused.value.message
+
+
+def test_a_variable_that_is_not_set_is_named_with_its_key(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MY_BASE")
+    with pytest.raises(ConfigError, match="base_model: the environment variable MY_BASE") as refused:
+        translate(read_yaml(file), file)
+    assert refused.value.code == "variable_not_set"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("task: llm-sft", "task: llm-dpo", "task 'llm-dpo' cannot be trained yet"),
+        ("task: llm-sft", "task: llm-orpo", "task 'llm-orpo' cannot be trained yet"),
+        ("task: llm-sft", "task: llm-reward", "task 'llm-reward' cannot be trained yet"),
+        ("task: llm-sft", "task: text_classification", "is not about language models"),
+        ("  epochs: 2", "  epochs: 2\n  trainer: dpo", "with params.trainer 'dpo' cannot be trained yet"),
+        ("base_model: ${MY_BASE}", "base_model: null", "base_model: missing"),
+        ("  lr: 1e-4", "  lr: fast", "params.lr: a number is expected, got 'fast'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_name(file: Path, old: str, new: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        translate(read_yaml(changed(file, old, new)), file)
+
+
+@pytest.mark.parametrize("task", ["llm", "llm-sft", "llm-generic"])
+def test_the_tasks_of_language_models_are_translated(file: Path, task: str) -> None:
+    content = read_yaml(changed(file, "llm-sft", task))
+    assert is_autotrain(content)
+    assert translate(content, file).config["training"]["method"]["type"] == "supervised"
+
+
+def test_rows_are_parted_by_their_content_and_alike_each_time(file: Path, settings: Settings) -> None:
+    write_rows(file.parent / "rows" / "train.jsonl", rows(60) + rows(60))
+    first = prepared(file, settings)
+    parts = {name: (first.directory / "data" / name).read_text().splitlines() for name in ("train.jsonl", "test.jsonl")}
+    assert len(parts["test.jsonl"]) == 20
+    assert len(parts["train.jsonl"]) == 100
+    assert set(parts["test.jsonl"]).isdisjoint(parts["train.jsonl"])
+    before = {path: path.read_bytes() for path in first.directory.rglob("*") if path.is_file()}
+    assert {
+        path: path.read_bytes() for path in prepared(file, settings).directory.rglob("*") if path.is_file()
+    } == before
+
+
+def test_a_validation_split_is_validated_with(file: Path, settings: Settings) -> None:
+    result = prepared(changed(file, "valid_split: null", "valid_split: validation"), settings)
+    valid = load_config(result.config).data.valid
+    assert valid is not None
+    assert len(valid.read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        ({"messages": "### Human: hello ### Assistant: hi"}, "plain_text_rows"),
+        ({"text": "hello"}, "unknown_column"),
+        ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "too_few_rows"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(file: Path, settings: Settings, row: Any, code: str) -> None:  # noqa: ANN401
+    write_rows(file.parent / "rows" / "train.jsonl", [row] * 40)
+    with pytest.raises(DataError) as refused:
+        prepared(file, settings)
+    assert refused.value.code == code
+
+
+def test_long_answers_are_graded_by_likeness(file: Path, settings: Settings) -> None:
+    wanted = rows(40)
+    for number, row in enumerate(wanted):
+        row["messages"][-1]["content"] = f"It is a ball with the number {number}."
+    write_rows(file.parent / "rows" / "train.jsonl", wanted)
+    assert [grader.type for grader in load_config(prepared(file, settings).config).graders] == ["text_similarity"]
+
+
+@pytest.mark.parametrize(
+    ("project", "suffix"), [("a b", "a-b"), ("out/my.project/", "my-project"), ("x" * 99, "x" * 64), ("色の実験", "")]
+)
+def test_a_project_name_becomes_a_suffix(project: str, suffix: str) -> None:
+    assert suffix_of(project) == suffix
+
+
+def test_no_rule_is_for_a_token() -> None:
+    assert [key for key in RULES if "token" in key and key != "params.add_eos_token"] == []
