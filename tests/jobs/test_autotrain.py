@@ -89,6 +89,10 @@ def changed(file: Path, old: str, new: str) -> Path:
     return file
 
 
+def contents(directory: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
 def fates(keys: tuple[KeyFate, ...]) -> dict[str, str]:
     return {key.key: key.fate for key in keys}
 
@@ -184,10 +188,8 @@ def test_rows_are_parted_by_their_content_and_alike_each_time(file: Path, settin
     assert len(parts["test.jsonl"]) == 20
     assert len(parts["train.jsonl"]) == 100
     assert set(parts["test.jsonl"]).isdisjoint(parts["train.jsonl"])
-    before = {path: path.read_bytes() for path in first.directory.rglob("*") if path.is_file()}
-    assert {
-        path: path.read_bytes() for path in prepared(file, settings).directory.rglob("*") if path.is_file()
-    } == before
+    before = contents(first.directory)
+    assert contents(prepared(file, settings).directory) == before
 
 
 def test_a_validation_split_is_validated_with(file: Path, settings: Settings) -> None:
@@ -221,7 +223,8 @@ def test_long_answers_are_graded_by_likeness(file: Path, settings: Settings) -> 
 
 
 @pytest.mark.parametrize(
-    ("project", "suffix"), [("a b", "a-b"), ("out/my.project/", "my-project"), ("x" * 99, "x" * 64), ("色の実験", "")]
+    ("project", "suffix"),
+    [("a b", "a-b"), ("out/my.project/", "my-project"), ("x" * 99, "x" * 64), ("色の実験", "tuned")],
 )
 def test_a_project_name_becomes_a_suffix(project: str, suffix: str) -> None:
     assert suffix_of(project) == suffix
