@@ -80,3 +80,13 @@ def test_overlong_rows_are_an_error_where_the_setting_says_so(
     with pytest.raises(DataError, match=r"line 13: the row is .* tokens long") as refused:
         validated(place, place.submit([*GOOD, LONG]))
     assert refused.value.code == "invalid_training_file"
+
+
+def test_of_a_table_the_rows_that_were_made_of_it_are_checked_and_trained_on(place: Place) -> None:
+    file_id = place.add_file(["prompt,completion", "a table,that was uploaded"])
+    place.platform.rows_copy(file_id).write_text("".join(f"{line}\n" for line in GOOD))
+    job_id = place.submit(GOOD, validation_file=file_id)
+    validated(place, job_id)
+    spec = TrainSpec.model_validate_json((place.run_dir(job_id) / "spec.json").read_bytes())
+    assert spec.valid_file is not None
+    assert (spec.valid_file.path, spec.valid_file.rows) == (place.platform.rows_copy(file_id), len(GOOD))

@@ -52,6 +52,7 @@ class StoredFile(Frozen):
     sha256: str
     created_at: int
     expires_at: int | None = None
+    details: str | None = Field(default=None, description="What was made of it, where a copy in rows is what trains.")
 
 
 class Upload(Frozen):

@@ -157,7 +157,7 @@ def _make(
         write(outs)
         incoming = [out.finish() for out in outs]
         for one in incoming:
-            files.checked(caller, one, purpose="fine-tune", seconds=None)
+            files.checked(platform, caller, one, purpose="fine-tune", seconds=None)
         return [files.create(platform, caller, one, purpose="fine-tune") for one in incoming]
 
 

@@ -13,6 +13,7 @@ import msgspec
 from tunewise.contracts.jobs import Caller, Purpose, StoredFile
 from tunewise.data.reader import is_blank, lines_of, read_span, spans
 from tunewise.errors import DataError, RequestError
+from tunewise.jobs.conversion import convert_upload, is_table
 from tunewise.jobs.incoming import Incoming, move_into_place
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.results import FILENAMES
@@ -41,29 +42,36 @@ def create(
     """Keep a file that has come in. Once this returns, it is never lost. `seconds`: how long it is to live.
 
     Raises:
-        RequestError: empty_file, or invalid_file_format for a training file that is not JSON lines.
+        RequestError: empty_file, or invalid_file_format for a training file that is neither JSON lines nor a table
+            whose columns are clear.
         StoreError: the disk is full, or the database cannot be reached.
     """
-    file = checked(caller, incoming, purpose=purpose, seconds=seconds)
+    file = checked(platform, caller, incoming, purpose=purpose, seconds=seconds)
     move_into_place(incoming.path, platform.files_dir / file.id)
     with platform.database.write() as session:
         files.add(session, file)
     return file
 
 
-def checked(caller: Caller, incoming: Incoming, *, purpose: Purpose, seconds: int | None) -> StoredFile:
-    """The row of a file that may be kept.
+def checked(
+    platform: Platform, caller: Caller, incoming: Incoming, *, purpose: Purpose, seconds: int | None
+) -> StoredFile:
+    """The row of a file that may be kept; of a table, a copy in rows has been written beside the file's place.
 
     Raises:
         RequestError: empty_file or invalid_file_format.
     """
     if incoming.bytes == 0:
         raise RequestError("empty_file", f"file: {incoming.filename!r} is empty; upload a file with rows", param="file")
+    file_id, details = new_id(FILE_PREFIX), None
     if purpose == "fine-tune":
-        check_json_lines(incoming.path, incoming.bytes)
+        if is_table(incoming):
+            details = convert_upload(incoming, platform.rows_copy(file_id))
+        else:
+            check_json_lines(incoming.path, incoming.bytes)
     created_at = now()
     return StoredFile(
-        id=new_id(FILE_PREFIX),
+        id=file_id,
         project=caller.project,
         filename=incoming.filename,
         purpose=purpose,
@@ -71,6 +79,7 @@ def checked(caller: Caller, incoming: Incoming, *, purpose: Purpose, seconds: in
         sha256=incoming.sha256,
         created_at=created_at,
         expires_at=None if seconds is None else created_at + seconds,
+        details=details,
     )
 
 
@@ -139,7 +148,13 @@ def delete(platform: Platform, caller: Caller, file_id: str) -> None:
                 param="id",
             )
         files.remove(session, caller.project, file_id)
+    remove_bytes(platform, file_id)
+
+
+def remove_bytes(platform: Platform, file_id: str) -> None:
+    """Remove what lies on the disk of a file that is forgotten."""
     (platform.files_dir / file_id).unlink(missing_ok=True)
+    platform.rows_copy(file_id).unlink(missing_ok=True)
 
 
 def check_json_lines(path: Path, size: int) -> None:

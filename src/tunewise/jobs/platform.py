@@ -3,6 +3,7 @@
 STATE/
   tunewise.db          unless another database is named
   files/FILE_ID        the bytes of each file; written aside in files/.incoming, then renamed
+  files/FILE_ID.rows   its rows as JSON lines, where it is a table of another kind
   uploads/UPLOAD_ID/   parts, until the upload is completed, cancelled or overdue
   runs/JOB_ID/         the job's run directory (`contracts.run`)
   adapters/            the weights of checkpoints that are models
@@ -16,6 +17,8 @@ from tunewise.settings import Settings
 from tunewise.store.db import Database
 from tunewise.store.migrate import upgrade
 
+ROWS_SUFFIX = ".rows"
+
 
 class Platform(NamedTuple):
     """One server's or worker's view of the state."""
@@ -27,6 +30,15 @@ class Platform(NamedTuple):
     def files_dir(self) -> Path:
         """The bytes of every file, by id."""
         return self.settings.state_dir / "files"
+
+    def rows_copy(self, file_id: str) -> Path:
+        """Where the rows of a file lie that is a table of another kind; beside the file itself."""
+        return self.files_dir / f"{file_id}{ROWS_SUFFIX}"
+
+    def rows_of(self, file_id: str) -> Path:
+        """The file's rows: the copy that was made of it, or the file."""
+        copy = self.rows_copy(file_id)
+        return copy if copy.exists() else self.files_dir / file_id
 
     @property
     def incoming_dir(self) -> Path:

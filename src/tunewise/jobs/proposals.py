@@ -75,7 +75,7 @@ def stored_path(platform: Platform, caller: Caller, file_id: str, split: Split) 
         RequestError: invalid_file, naming the field.
     """
     try:
-        return files.retrieve(platform, caller, file_id), platform.files_dir / file_id
+        return files.retrieve(platform, caller, file_id), platform.rows_of(file_id)
     except RequestError as missing:
         param = _FIELDS[split]
         raise RequestError(

@@ -4,8 +4,9 @@ import shutil
 import time
 from pathlib import Path
 
+from tunewise.jobs.files import remove_bytes
 from tunewise.jobs.incoming import is_held
-from tunewise.jobs.platform import Platform
+from tunewise.jobs.platform import ROWS_SUFFIX, Platform
 from tunewise.store import files, jobs, models
 from tunewise.store.rows import now
 
@@ -48,7 +49,7 @@ class Sweeper:
             for file in due:
                 files.remove(session, file.project, file.id)
         for file in due:
-            (self._platform.files_dir / file.id).unlink(missing_ok=True)
+            remove_bytes(self._platform, file.id)
 
     def _sweep_overdue_uploads(self) -> None:
         with self._platform.database.write() as session:
@@ -74,7 +75,7 @@ class Sweeper:
             known = files.ids(session) | files.pending_upload_ids(session)
             known |= {Path(adapter).name for adapter in models.adapters(session)}
         coming = [path for path in self._platform.incoming_dir.iterdir() if not is_held(path)]
-        return [path for path in lying if path.name not in known] + coming
+        return [path for path in lying if path.name.removesuffix(ROWS_SUFFIX) not in known] + coming
 
 
 def _remove(path: Path) -> None:

@@ -172,11 +172,11 @@ def _joined(receiver: Receiver, parts: list[Path]) -> Incoming:
 
 def _keep(platform: Platform, caller: Caller, upload: Upload, incoming: Incoming) -> StoredFile:
     """The file's row and the upload's end are one transaction, so that of two racing completions one makes a file."""
-    file = file_cases.checked(caller, incoming, purpose=upload.purpose, seconds=upload.file_seconds)
+    file = file_cases.checked(platform, caller, incoming, purpose=upload.purpose, seconds=upload.file_seconds)
     move_into_place(incoming.path, platform.files_dir / file.id)
     with platform.database.write() as session:
         if not files.end_upload(session, upload.id, "completed", file.id):
-            (platform.files_dir / file.id).unlink()
+            file_cases.remove_bytes(platform, file.id)
             raise _ended(upload.id)
         files.add(session, file)
     return file

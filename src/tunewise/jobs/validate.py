@@ -17,7 +17,7 @@ from tunewise.data.template import Template
 from tunewise.errors import DataError
 from tunewise.jobs import parents, room
 from tunewise.jobs.plan import CHECK_FILE, make_spec, with_plan
-from tunewise.jobs.platform import Platform
+from tunewise.jobs.platform import ROWS_SUFFIX, Platform
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine
 from tunewise.settings import installed_versions
@@ -69,9 +69,9 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
 
 
 def _checked(platform: Platform, job: Job, base: BaseModelRef) -> CheckReport:
-    files: list[tuple[Split, Path]] = [("train", platform.files_dir / job.request.training_file)]
+    files: list[tuple[Split, Path]] = [("train", platform.rows_of(job.request.training_file))]
     if job.request.validation_file is not None:
-        files.append(("valid", platform.files_dir / job.request.validation_file))
+        files.append(("valid", platform.rows_of(job.request.validation_file)))
     limits = Limits(
         template=Template.load(base.path),
         max_tokens=base.context_length,
@@ -82,7 +82,7 @@ def _checked(platform: Platform, job: Job, base: BaseModelRef) -> CheckReport:
     for split, path in files:
         errors = [found for found in report.errors if found.file == path.name]
         if errors:
-            raise _refused(split, path.name, errors, report)
+            raise _refused(split, path.name.removesuffix(ROWS_SUFFIX), errors, report)
     return report
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, inspect, text
 from tunewise.errors import StoreError
 from tunewise.store.db import Database
 
-NEWEST = "0002"
+NEWEST = "0003"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

@@ -35,6 +35,7 @@ class FileRow(Listed):
     sha256: Mapped[str]
     created_at: Mapped[int]
     expires_at: Mapped[int | None]
+    details: Mapped[str | None]
     __table_args__ = (Index("files_of_project", "project", "n"), SQLITE)
 
 

@@ -137,7 +137,7 @@ class FileObject(Identified):
     filename: str
     purpose: Purpose
     status: Literal["processed"] = "processed"
-    status_details: None = None
+    status_details: str | None = Field(description="What was made of a table that was uploaded to train on.")
 
 
 class FileDeleted(Identified):
@@ -307,6 +307,7 @@ def file_object(file: StoredFile, settings: Settings) -> FileObject:
         created_at=file.created_at,
         expires_at=file.expires_at,
         filename=file.filename,
+        status_details=file.details,
         purpose="user_data" if has_no_word else file.purpose,
     )
 

@@ -1,6 +1,6 @@
 """Parquet and Arrow files, batch by batch; with them what `datasets` writes with `save_to_disk`.
 
-Knows arro3, a binding of the Rust Arrow libraries (docs/adr/0013 says why not pyarrow). Rows are numbered from 1.
+Knows arro3, a binding of the Rust Arrow libraries (docs/adr/0015 says why not pyarrow). Rows are numbered from 1.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,10 @@ from arro3.io import read_ipc, read_ipc_stream, read_parquet
 
 from tunewise.data.problems import shorten
 from tunewise.data.tables.row import TableRow
+from tunewise.data.tables.source import ARROW_FILE, PARQUET
 from tunewise.errors import DataError
 
-PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 BATCH_ROWS = 1024
-
-
-def is_columnar(head: bytes) -> bool:
-    """Whether a file that begins so is Parquet or Arrow."""
-    return head.startswith((PARQUET, ARROW_FILE, ARROW_STREAM))
 
 
 def read_columnar(path: Path) -> Iterator[TableRow]:

@@ -1,6 +1,7 @@
 """Where rows come from: a file, a directory that `datasets` saved, a directory of files, each perhaps with a split.
 
-Knows names and directories; opens nothing but their indices. `NAME:SPLIT` is how a person writes both in one.
+Knows names, directories and how files begin that are no text; opens nothing but indices. `NAME:SPLIT` is how a person
+writes both in one.
 """
 
 import re
@@ -11,6 +12,7 @@ import msgspec
 
 from tunewise.errors import DataError
 
+PARQUET, ARROW_FILE, ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 SUFFIXES = {".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow"}
 # The words of the hub's file names, and what their split is called.
 SPLITS = {
@@ -26,6 +28,11 @@ def parse_source(text: str) -> tuple[str, str | None]:
         return text, None
     name, _, split = text.rpartition(":")
     return name, split or None
+
+
+def is_columnar(head: bytes) -> bool:
+    """Whether a file that begins so is Parquet or Arrow."""
+    return head.startswith((PARQUET, ARROW_FILE, ARROW_STREAM))
 
 
 def find_files(path: Path, split: str | None) -> tuple[Path, ...]:

@@ -9,18 +9,17 @@ import msgspec
 
 from tunewise.contracts.importing import TableFormat
 from tunewise.data.reader import BOM, CONTAINERS, wide_encoding
-from tunewise.data.tables.arrow import column_names, count_columnar, is_columnar, read_columnar
+from tunewise.data.tables.arrow import column_names, count_columnar, read_columnar
 from tunewise.data.tables.delimited import Dialect, find_dialect, read_delimited
 from tunewise.data.tables.encodings import find_encoding
 from tunewise.data.tables.json_rows import read_json_array, read_json_lines
 from tunewise.data.tables.row import TableRow
-from tunewise.data.tables.source import find_files
+from tunewise.data.tables.source import PARQUET, find_files, is_columnar
 from tunewise.errors import DataError
 
 HEAD_BYTES = 64 * 1024
 HEAD_ROWS = 100
 COUNTED_BYTES = 64 * 1024 * 1024
-PARQUET_MAGIC = b"PAR1"
 
 
 class Table(NamedTuple):
@@ -59,7 +58,7 @@ def look(path: Path, way: Way) -> Table:
     with files[0].open("rb") as file:
         head = file.read(HEAD_BYTES)
     if is_columnar(head):
-        return Table(path, files, "parquet" if head.startswith(PARQUET_MAGIC) else "arrow", None, None, ())
+        return Table(path, files, "parquet" if head.startswith(PARQUET) else "arrow", None, None, ())
     _refuse_packed(files[0], head)
     encoding = find_encoding(files[0], way.encoding)
     notes = () if encoding.note is None else (encoding.note,)
