@@ -120,7 +120,7 @@ def split(platform: Platform, caller: Caller, file_id: str, shares: Sequence[flo
     """
     if abs(sum(shares) - 1) > 1e-6 or min(shares) < 0:
         raise RequestError("invalid_value", f"shares: {list(shares)} must be 0 or more, and sum to 1", param="shares")
-    original, path = files.retrieve(platform, caller, file_id), _path(platform, caller, file_id)
+    original, path = files.retrieve(platform, caller, file_id), platform.rows_of(file_id)
     wanted = [(name, share) for name, share in zip(PARTS, shares, strict=True) if share]
 
     def write(outs: Sequence[Receiver]) -> None:
@@ -136,7 +136,7 @@ def _mended(
     word: str,
     copy: Callable[[Path, Callable[[bytes], None]], int],
 ) -> Mended:
-    original, path = files.retrieve(platform, caller, file_id), _path(platform, caller, file_id)
+    original, path = files.retrieve(platform, caller, file_id), platform.rows_of(file_id)
     changed = 0
 
     def write(outs: Sequence[Receiver]) -> None:

@@ -47,7 +47,7 @@ def training_rows(platform: Platform, caller: Caller, model: str, count: int) ->
             f"The training file of {model!r} is not in this project any more, so there are no rows to show as examples",
             param="model",
         )
-    path = platform.files_dir / found.training_file.id
+    path = platform.rows_of(found.training_file.id)
     rows = [example for _, example in islice(read_examples(path), ROWS_READ)]
     first = rows[0].messages[0]
     system = text_of(first.content) if first.__struct_config__.tag in ("system", "developer") else None
