@@ -4,16 +4,18 @@ What runs in them is the product's own code; the files that are handed over (a r
 belongs to this process, so that it outlives a worker that is killed, as a started trainer does.
 """
 
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 
 class Forked(NamedTuple):
@@ -79,6 +81,7 @@ def main(address: str) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(address)
         listening.listen()
+        import tunewise.jobs.study
         import tunewise.jobs.worker
         import tunewise.serve.__main__
         import tunewise.train.__main__  # noqa: F401
@@ -150,15 +153,67 @@ def be_worker(arguments: list[str], files: list[int]) -> int:
     time.time = lambda: clock() + int(clock_shift)
     log_as_json()
     platform = open_platform(Settings.model_validate_json(settings))
-    Worker(platform, spawn=spawner(Path(address))).run(leaves(None))
+    spawn_trainer, spawn_study = (spawner(Path(address), role) for role in ("trainer", "study"))
+    Worker(platform, spawn_trainer, spawn_study).run(leaves(None))
     return 0
 
 
-def spawner(address: Path) -> Callable[[Path, int], Forked]:
-    """Starts trainers as `tunewise.jobs.trainer.spawn` does."""
+def be_study(arguments: list[str], files: list[int]) -> int:
+    """`python -m tunewise.jobs.study`, whose model servers are its own forks: torch is imported already."""
+    from tunewise.jobs import launch, study
+
+    launch._child = forked_server
+    return study.main([*arguments, "--lock", str(files[0])])
+
+
+@contextmanager
+def forked_server(arguments: list[str], log: Path) -> Iterator[Popen[bytes]]:
+    """`python -m tunewise.serve` as a child of this process, and ended as `launch` ends its own."""
+    from tunewise.jobs import launch
+    from tunewise.serve.__main__ import main as serve
+
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(serve, arguments[1:], log))
+    process.start()
+    try:
+        yield cast("Popen[bytes]", Server(process))
+    finally:
+        launch._stop(cast("Popen[bytes]", Server(process)))
+
+
+def _serve(serve: Callable[[list[str]], int], arguments: list[str], log: Path) -> None:
+    take_one_core()
+    with log.open("a") as told:
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+    sys.exit(serve(arguments))
+
+
+class Server(NamedTuple):
+    """A forked model server; as far as the product looks at it, a `subprocess.Popen`."""
+
+    process: ForkProcess
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid or 0, number)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise TimeoutExpired("serve", timeout or 0)
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        self.process.kill()
+
+
+def spawner(address: Path, role: str = "trainer") -> Callable[[Path, int], Forked]:
+    """Starts trainers as `tunewise.jobs.trainer.spawn` does, or studies."""
 
     def spawn(run_dir: Path, lock: int) -> Forked:
-        pid = ask(address, "trainer", [str(run_dir)], run_dir / "log.txt", [lock])
+        pid = ask(address, role, [str(run_dir)], run_dir / "log.txt", [lock])
         return Forked(pid)
 
     return spawn
@@ -183,7 +238,7 @@ class ServerSpawner:
         return server
 
 
-ROLES = {"trainer": be_trainer, "worker": be_worker, "server": be_server}
+ROLES = {"trainer": be_trainer, "study": be_study, "worker": be_worker, "server": be_server}
 
 if __name__ == "__main__":
     main(sys.argv[1])

@@ -16,21 +16,22 @@ from tunewise.jobs.adapter import Adapter
 from tunewise.jobs.arms import ask_tuned, check_arms
 from tunewise.jobs.lab import Lab
 from tunewise.machine import Machine
-from tunewise.settings import Settings
 
 
 @pytest.fixture
-def lab(tmp_path: Path, smollm2: BaseModelRef, settings: Settings) -> Lab:
+def lab(tmp_path: Path, smollm2: BaseModelRef) -> Lab:
     return Lab(
         config=run_config(RECIPES),
-        config_path=tmp_path / "tunewise.yaml",
+        title="recipes",
+        tuned_name="ft:smollm2::recipes",
+        origin={},
         base=smollm2,
         template=Template.load(smollm2.path),
         machine=Machine(name="cpu", cores=2, memory_bytes=8 << 30, bfloat16=False, gflops=100.0),
         dtype="float32",
         versions={},
+        remedy="",
         directory=tmp_path / "runs",
-        settings=settings,
         watcher=JsonWatcher(Console(quiet=True)),
     )
 

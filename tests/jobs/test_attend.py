@@ -12,7 +12,8 @@ import pytest
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus
 from tunewise.contracts.run import LOCK_FILE
 from tunewise.jobs import trainer
-from tunewise.jobs.attend import Desk, _start, attend
+from tunewise.jobs.attend import _start, attend
+from tunewise.jobs.desk import Desk
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.jobs.trainer import Child
 from tunewise.machine import probe

@@ -187,7 +187,8 @@ def test_a_model_server_ends_with_the_process_that_started_it(
     parents.append(start(SERVING_PARENT, tiny_model.model_dump_json(), str(tmp_path / "serve")))
     assert parents[0].stdout is not None
     assert parents[0].stdout.readline() == "serving\n"
-    server = psutil.Process(json.loads((tmp_path / "serve" / "serve.json").read_text())["pid"])
+    (ready,) = (tmp_path / "serve").glob("serve.*.json")
+    server = psutil.Process(json.loads(ready.read_text())["pid"])
     assert not has_ended(server)
     parents[0].send_signal(signal.SIGKILL)
     parents[0].wait()

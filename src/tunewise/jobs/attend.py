@@ -1,4 +1,5 @@
-"""One job in a worker's hands, from wherever its status says it stands: validated, trained, stopped, published.
+"""One job in a worker's hands, from wherever its status says it stands: validated, trained, stopped, published; its
+evaluation before and after is `jobs.studies`'.
 
 Every write is made only while the worker holds the job; a worker that has lost it leaves all as it is. Whatever was
 begun and cut short by a kill is begun again by the next worker and changes nothing twice. Knows nothing of other jobs.
@@ -9,55 +10,28 @@ import shlex
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from tunewise.contracts.jobs import FINAL, Job, Level
 from tunewise.contracts.run import CHECKPOINTS_DIR, SPEC_FILE, RunEvent, RunFailure, RunResult, TrainSpec
 from tunewise.errors import StoreError, TunewiseError
-from tunewise.jobs import checkpoints, trainer
+from tunewise.jobs import checkpoints, studies, trainer
+from tunewise.jobs.desk import GRACE_SECONDS, MAX_DEATHS, POLL_SECONDS, Backoff, Desk, Lost, disk_is_full, look
 from tunewise.jobs.integrations import NotWritten, write_runs
 from tunewise.jobs.plan import expected, remember_speed
-from tunewise.jobs.platform import Platform
 from tunewise.jobs.publish import publish
-from tunewise.jobs.trainer import Child, EventTail, Spawn
+from tunewise.jobs.trainer import EventTail
 from tunewise.jobs.validate import validate
-from tunewise.machine import Machine
 from tunewise.store import events, jobs
 from tunewise.store.rows import now
 
 log = logging.getLogger(__name__)
 
-MAX_DEATHS = 3
 MAX_FAULTS = 3
 _FAULT = "the worker met a fault of its own several times; its log says which; submit the job again"
-GRACE_SECONDS = 15.0
-POLL_SECONDS = 0.2
-LONGEST_BACKOFF_SECONDS = 30.0
-# A trainer needs this much to write down why it failed; with less, its silent end is the disk's fault.
-LEAST_FREE_BYTES = 256 * 1024
-
-
-class Desk(NamedTuple):
-    """What a worker gives to the one who attends to a job. `machine`: what a trainer has of it; `leaving`: it goes."""
-
-    platform: Platform
-    worker: str
-    machine: Callable[[], Machine]
-    spawn: Spawn
-    leaving: Event
-    started: Callable[[Child], None]
-
-    def run_dir(self, job_id: str) -> Path:
-        """Where the job's run lies."""
-        return self.platform.runs_dir / job_id
-
-
-class Lost(Exception):  # noqa: N818  # no error: another worker goes on with the job
-    """The job is not, or no longer, this worker's."""
 
 
 def attend(desk: Desk, job_id: str) -> None:
@@ -65,7 +39,7 @@ def attend(desk: Desk, job_id: str) -> None:
 
     A full disk and a database that cannot be used are waited out; what was not written is written then.
     """
-    wait, faults = _Backoff(desk.leaving), 0
+    wait, faults = Backoff(desk.leaving), 0
     while not desk.leaving.is_set():
         try:
             if _settled(desk, job_id):
@@ -80,7 +54,7 @@ def attend(desk: Desk, job_id: str) -> None:
             log.exception("%s: a fault in this program", job_id)
             faults += 1
             if faults > MAX_FAULTS:
-                with suppress(StoreError):
+                with suppress(StoreError, Lost):
                     _fail(desk, job_id, RunFailure(code="server_error", message=_FAULT))
             wait()
 
@@ -88,7 +62,7 @@ def attend(desk: Desk, job_id: str) -> None:
 def _settled(desk: Desk, job_id: str) -> bool:
     """One step of the job; whether it was given back. A known failure of the job's own ends it."""
     try:
-        return _step(desk, _look(desk, job_id))
+        return _step(desk, look(desk, job_id))
     except StoreError:
         raise
     except TunewiseError as error:
@@ -104,29 +78,27 @@ def _step(desk: Desk, job: Job) -> bool:
         case "validating_files":
             _validate(desk, job)
             return _release(desk, job.id)
+        case "queued" if studies.is_due(desk, job):
+            studies.follow(desk, job)
         case "queued":
             _begin(desk, job)
         case "running":
             _train(desk, job)
         case "paused" | "cancelled" | "failed":
+            studies.stop(desk, job)
             _stop(desk, job)
             _write_integrations(desk, job)
             return _release(desk, job.id)
+        case "succeeded" if studies.is_due(desk, job):
+            studies.follow(desk, job)
         case "succeeded":
+            studies.stop(desk, job)
             _forget_checkpoints(desk, job)
             _write_integrations(desk, job)
             return _release(desk, job.id)
         case _:
             assert_never(job.status)
     return False
-
-
-def _look(desk: Desk, job_id: str) -> Job:
-    with desk.platform.database.read() as session:
-        job = jobs.find(session, job_id)
-    if job is None or job.owner != desk.worker:
-        raise Lost
-    return job
 
 
 def _release(desk: Desk, job_id: str) -> bool:
@@ -172,7 +144,7 @@ def _begin(desk: Desk, job: Job) -> None:
 def _train(desk: Desk, job: Job) -> None:
     """Adopt the trainer or start one, and follow it for as long as the job runs."""
     run_dir = desk.run_dir(job.id)
-    tail, wait = EventTail(run_dir), _Backoff(desk.leaving)
+    tail, wait = EventTail(run_dir), Backoff(desk.leaving)
     seen_alive = False
     while job.status == "running" and not desk.leaving.is_set():
         alive = trainer.is_running(run_dir)
@@ -191,7 +163,7 @@ def _train(desk: Desk, job: Job) -> None:
                 elif seen_alive and not _may_restart(desk, job.id):
                     return
                 seen_alive = _start(desk, run_dir)
-        job = _look(desk, job.id)
+        job = look(desk, job.id)
 
 
 def _start(desk: Desk, run_dir: Path) -> bool:
@@ -262,7 +234,7 @@ def _may_restart(desk: Desk, job_id: str) -> bool:
 
 
 def _disk_is_full(run_dir: Path, result: RunResult | None) -> bool:
-    return result is not None or shutil.disk_usage(run_dir).free < LEAST_FREE_BYTES
+    return result is not None or disk_is_full(run_dir)
 
 
 def _warn_of_full_disk(desk: Desk, job_id: str) -> None:
@@ -280,6 +252,8 @@ def _fail(desk: Desk, job_id: str, error: RunFailure) -> None:
         if moved is not None:
             log.warning("%s: failed, %s", job_id, error.code)
             events.tell(session, job_id, f"The job failed: {error.message}", level="error")
+            return
+    studies.fail(desk, job_id, error)  # what is left to fail of a job that has succeeded
 
 
 def _stop(desk: Desk, job: Job) -> None:
@@ -294,7 +268,7 @@ def _stop(desk: Desk, job: Job) -> None:
         if job.status == "paused" and desk.leaving.is_set():
             raise Lost
         time.sleep(POLL_SECONDS)
-        job = _look(desk, job.id)
+        job = look(desk, job.id)
     journal = EventTail(run_dir).read()
     _copy(desk, job.id, journal)
     if job.status == "paused":
@@ -341,15 +315,3 @@ def _write_integrations(desk: Desk, job: Job) -> None:
         for words in told:
             if not events.told(session, job.id, words):
                 events.tell(session, job.id, words, level=level)
-
-
-class _Backoff:
-    """Waits, each time twice as long; ends early when the worker leaves."""
-
-    def __init__(self, leaving: Event) -> None:
-        self._leaving = leaving
-        self._seconds = 0.25
-
-    def __call__(self) -> None:
-        self._leaving.wait(self._seconds)
-        self._seconds = min(2 * self._seconds, LONGEST_BACKOFF_SECONDS)

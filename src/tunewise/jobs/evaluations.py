@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from tunewise.contracts.evaluation import HTML_FILE, JSON_FILE, Report
 from tunewise.contracts.evaluations import UNFINISHED, Evaluation, EvaluationRequest, StudyProgress
 from tunewise.contracts.jobs import Caller, Job
+from tunewise.contracts.run import SPEC_FILE
 from tunewise.contracts.study import STUDY_DIR
 from tunewise.errors import RequestError
 from tunewise.jobs import fine_tuning
@@ -20,7 +21,7 @@ from tunewise.jobs.access import require_admin
 from tunewise.jobs.config_file import check_meaning
 from tunewise.jobs.fine_tuning import Submission, job_of
 from tunewise.jobs.platform import Platform
-from tunewise.jobs.study_journal import progress_of, read_journal
+from tunewise.jobs.study_files import progress_of, read_journal
 from tunewise.store import evaluations, events, files, models
 from tunewise.store.rows import now
 
@@ -58,8 +59,12 @@ def attach(platform: Platform, caller: Caller, job_id: str, request: EvaluationR
             raise _wrong_state(f"Job {job.id} is {job.status}; only one that has succeeded can be evaluated afterwards")
         if not any(model.is_final for model in models.of_job(session, job.id)):
             raise _wrong_state(f"The model of job {job.id} was deleted; train it again to evaluate it")
+        if not (platform.runs_dir / job.id / SPEC_FILE).is_file():
+            raise _wrong_state(f"The run directory of job {job.id} is gone; train it again to evaluate it")
         _file(session, caller, job.request.training_file, "training_file")
-        return _put(session, caller, job, request)
+        evaluation = _put(session, caller, job, request)
+        events.tell(session, job.id, "An evaluation was asked for")
+        return evaluation
 
 
 def cancel(platform: Platform, caller: Caller, job_id: str) -> Evaluation:

@@ -86,7 +86,8 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
     Raises:
         ServingError: the server did not come up, or stopped while it was needed.
     """
-    ready, log = directory / "serve.json", directory / "serve.log"
+    # A file of its own: a server that was left behind by another of us that was killed may yet announce itself.
+    ready, log = directory / f"serve.{os.getpid()}.json", directory / "serve.log"
     directory.mkdir(parents=True, exist_ok=True)
     ready.unlink(missing_ok=True)
     arguments = ["tunewise.serve", "--model", str(model.path), "--name", model.name, "--dtype", dtype]
@@ -102,6 +103,8 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
             if process.poll() is None:
                 raise
             raise ServingError("serve_died", f"the model server stopped; its log ends:\n{log_tail(log)}") from lost
+        finally:
+            ready.unlink(missing_ok=True)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> None:

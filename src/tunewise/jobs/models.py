@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from tunewise import catalogue
+from tunewise.contracts.evaluations import UNFINISHED
 from tunewise.contracts.jobs import Caller, Permission, TunedModel
 from tunewise.errors import RequestError
 from tunewise.jobs.access import project_name, require_admin, require_projects
@@ -13,7 +14,7 @@ from tunewise.jobs.checkpoints import remove_adapters
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
 from tunewise.settings import Settings
-from tunewise.store import jobs, models
+from tunewise.store import evaluations, jobs, models
 from tunewise.store.rows import Order, Page, new_id, now
 
 OWNER_OF_BASES = "system"
@@ -151,6 +152,13 @@ def _deletable(session: Session, platform: Platform, caller: Caller, name: str) 
         mine = deployed.project == caller.project
         what = f"has the deployment {deployed.name!r}; delete that first" if mine else f"is deployed by {_OTHERS}"
         raise RequestError("model_deployed", f"{name!r} {what}", param="model")
+    evaluation = evaluations.find(session, model.job_id)
+    if evaluation is not None and evaluation.status in UNFINISHED and model.is_final:
+        raise RequestError(
+            "model_in_use",
+            f"{name!r} is being evaluated; wait for the verdict, or cancel the evaluation",
+            param="model",
+        )
     job = jobs.using_model(session, model.name)
     if job is not None:
         mine = job.project == caller.project

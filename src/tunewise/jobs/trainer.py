@@ -45,10 +45,15 @@ Spawn: TypeAlias = Callable[[Path, int], Child]
 
 
 def spawn(run_dir: Path, lock: int) -> Child:
-    """`python -m tunewise.train RUN_DIR` in a session of its own; what it says is appended to its log."""
-    with (run_dir / LOG_FILE).open("ab") as log:
+    """`python -m tunewise.train RUN_DIR`."""
+    return spawn_module("tunewise.train", run_dir, lock)
+
+
+def spawn_module(module: str, directory: Path, lock: int) -> Child:
+    """`python -m MODULE DIRECTORY` in a session of its own; what it says is appended to its log."""
+    with (directory / LOG_FILE).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-u", "-m", "tunewise.train", str(run_dir), "--lock", str(lock)],
+            [sys.executable, "-u", "-m", module, str(directory), "--lock", str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -63,17 +68,37 @@ def start(run_dir: Path, spawn: Spawn = spawn) -> Child | None:
     Raises:
         OSError: no process can be started, or the disk is full.
     """
-    lock = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = _take(run_dir)
+    if lock is None:
+        return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _write_pid(lock, None)
         child = spawn(run_dir, lock)
         _write_pid(lock, child.pid)
         return child
-    except BlockingIOError:
-        return None
     finally:
         os.close(lock)
+
+
+def hold(directory: Path, inherited: int | None) -> bool:
+    """Hold the directory for as long as this process lives; False where another does. `inherited`: its lock, if the
+    starter has taken it.
+    """
+    lock = _take(directory) if inherited is None else inherited
+    if lock is None:
+        return False
+    _write_pid(lock, os.getpid())
+    return True
+
+
+def _take(directory: Path) -> int | None:
+    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def is_running(run_dir: Path) -> bool:

@@ -17,6 +17,7 @@ from tunewise.jobs import launch
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.plan import make_spec, remember_speed
 from tunewise.jobs.stages import input_key, write_whole
+from tunewise.settings import Settings
 
 
 def resolved_spec(lab: Lab, check: CheckReport) -> TrainSpec:
@@ -25,17 +26,11 @@ def resolved_spec(lab: Lab, check: CheckReport) -> TrainSpec:
         lab.config.training,
         check,
         base=lab.base,
-        max_tokens=max_tokens(lab),
+        max_tokens=lab.max_tokens,
         overlong=lab.config.data.overlong,
         machine=lab.machine,
         versions=lab.versions,
     )
-
-
-def max_tokens(lab: Lab) -> int:
-    """The longest row that is trained on: as asked, else the model's context."""
-    asked = lab.config.data.max_tokens
-    return lab.base.context_length if asked == "auto" else asked
 
 
 def run_directory(lab: Lab, spec: TrainSpec) -> Path:
@@ -43,7 +38,7 @@ def run_directory(lab: Lab, spec: TrainSpec) -> Path:
     return lab.directory / f"train-{input_key(spec)}"
 
 
-def train(lab: Lab, spec: TrainSpec) -> RunResult:
+def train(lab: Lab, spec: TrainSpec, settings: Settings) -> RunResult:
     """The result of the run; trained now, gone on with, or there already.
 
     Raises:
@@ -57,7 +52,7 @@ def train(lab: Lab, spec: TrainSpec) -> RunResult:
     write_whole(run_dir / SPEC_FILE, spec.model_dump_json(indent=1))
     (run_dir / RESULT_FILE).unlink(missing_ok=True)
     result = launch.train(run_dir, _reporter(lab))
-    remember_speed(lab.settings, spec, result.tokens_per_second)
+    remember_speed(settings, spec, result.tokens_per_second)
     return result
 
 

@@ -14,10 +14,12 @@ from threading import Event, Thread
 
 from tunewise import machine
 from tunewise.contracts.jobs import Job, JobStatus
+from tunewise.contracts.study import STUDY_DIR
 from tunewise.errors import StoreError
 from tunewise.evaluate.wording import size
 from tunewise.jobs import room, trainer
-from tunewise.jobs.attend import Desk, attend
+from tunewise.jobs.attend import attend
+from tunewise.jobs.desk import Desk, spawn_study
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.trainer import Child, Spawn, spawn
 from tunewise.store import events, jobs
@@ -29,14 +31,15 @@ log = logging.getLogger(__name__)
 LONGEST_TICK_SECONDS = 0.5
 LEAVE_SECONDS = 5.0
 VALIDATIONS_AT_ONCE = 2
-TRAINING: tuple[JobStatus, ...] = ("queued", "running")
-WAITING = "The job waits until there is enough memory to train it"
+# Of a job that has succeeded, the evaluation is under way as long as a worker holds it.
+WORKING: tuple[JobStatus, ...] = ("queued", "running", "succeeded")
+WAITING = "The job waits until there is enough memory for it"
 
 
 class Worker:
     """Holds jobs from `run`'s start until it leaves."""
 
-    def __init__(self, platform: Platform, spawn: Spawn = spawn) -> None:
+    def __init__(self, platform: Platform, spawn: Spawn = spawn, spawn_study: Spawn = spawn_study) -> None:
         self.name = new_id("worker-")
         self._platform = platform
         self._at_once = platform.settings.trainings_at_once
@@ -48,7 +51,7 @@ class Worker:
         self._silence = Silence(platform.settings.lease_seconds)
         self._tick_seconds = min(LONGEST_TICK_SECONDS, platform.settings.lease_seconds / 4)
         share = cache(lambda: machine.share(machine.probe(), self._at_once))
-        self._desk = Desk(platform, self.name, share, spawn, self._leaving, self._children.append)
+        self._desk = Desk(platform, self.name, share, spawn, self._leaving, self._children.append, spawn_study)
 
     def run(self, should_leave: Callable[[], bool]) -> None:
         """Work until `should_leave` says so, then leave: trainers go on, and the next worker adopts them."""
@@ -80,9 +83,9 @@ class Worker:
         """Jobs left behind, or of a worker that has fallen silent, whatever their status."""
         with self._platform.database.read() as session:
             others = [job for job in jobs.owned(session) if job.owner != self.name]
-        self._neighbours = [job.id for job in others if self._trains(job.id)]
+        self._neighbours = [job.id for job in others if self._is_at_work(job.id)]
         for job in [*(job for job in others if job.owner == LEFT), *self._silence.broken(others)]:
-            if job.status not in TRAINING or self._has_room(job, held):
+            if job.status not in WORKING or self._has_room(job, held):
                 self._claim(job, held)
 
     def _take_new(self, held: dict[str, JobStatus]) -> None:
@@ -90,7 +93,7 @@ class Worker:
         validating = sum(status == "validating_files" for status in held.values())
         with self._platform.database.read() as session:
             new = jobs.unowned(session, ["validating_files"], limit=max(0, VALIDATIONS_AT_ONCE - validating))
-            waiting = jobs.unowned(session, TRAINING, limit=self._at_once)
+            waiting = jobs.waiting(session, limit=self._at_once)
         for job in new:
             self._claim(job, held)
         for job in waiting:
@@ -113,15 +116,17 @@ class Worker:
 
     def _has_room(self, job: Job, held: dict[str, JobStatus]) -> bool:
         """Whether the job may train now; one that does already takes nothing more."""
-        if self._trains(job.id):
+        if self._is_at_work(job.id):
             return True
-        training = [job_id for job_id, status in held.items() if status in TRAINING or self._trains(job_id)]
+        training = [job_id for job_id, status in held.items() if status in WORKING or self._is_at_work(job_id)]
         if len(training) >= self._at_once:
             return False
         return self._has_memory(job, [self._desk.run_dir(job_id) for job_id in {*training, *self._neighbours}])
 
-    def _trains(self, job_id: str) -> bool:
-        return trainer.is_running(self._desk.run_dir(job_id))
+    def _is_at_work(self, job_id: str) -> bool:
+        """Whether a trainer or a study is at work on the job, whoever started it."""
+        run_dir = self._desk.run_dir(job_id)
+        return trainer.is_running(run_dir) or trainer.is_running(run_dir / STUDY_DIR)
 
     def _has_memory(self, job: Job, beside: list[Path]) -> bool:
         """Whether there is enough; where not, the job's story says so."""

@@ -1,8 +1,10 @@
-"""A study's journal: written by its process as things happen, read by whoever shows how far it is.
+"""A study's files, for its process and for whoever follows it: what is asked, what happens, how it ended.
 
-Knows the study's `events.jsonl`; a half-written line is left out when it is read, and ended when one is added.
+Knows `contracts.study`, and how far a run is that has such files. A half-written line of the journal is left out when
+it is read, and ended when one is added.
 """
 
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +21,25 @@ from tunewise.contracts.evaluations import (
     StudyStage,
 )
 from tunewise.contracts.jobs import Job
-from tunewise.contracts.run import EVENTS_FILE
-from tunewise.contracts.study import StudyEvent
+from tunewise.contracts.run import EVENTS_FILE, RESULT_FILE
+from tunewise.contracts.study import STUDY_FILE, Study, StudyEvent, StudyResult
 
 SECONDS_BETWEEN = 0.25
+
+
+def read_study(directory: Path) -> tuple[Study, str]:
+    """What is asked, and the hash (sha256, hex) by which a result names it."""
+    raw = (directory / STUDY_FILE).read_bytes()
+    return Study.model_validate_json(raw), hashlib.sha256(raw).hexdigest()
+
+
+def result_of(directory: Path) -> StudyResult | None:
+    """How the study ended; None while it has not, or where the result is that of another `study.json`."""
+    path = directory / RESULT_FILE
+    if not path.exists():
+        return None
+    result = StudyResult.model_validate_json(path.read_bytes())
+    return result if result.study == read_study(directory)[1] else None
 
 
 class JournalWatcher:
