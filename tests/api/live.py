@@ -12,17 +12,23 @@ import openai
 import uvicorn
 from fastapi import FastAPI
 
+from evaluate.finished_run import RECIPES, report
 from jobs.nursery import Nursery, ServerSpawner
 from tunewise.api.limits import READ_SECONDS
 from tunewise.app import create_app
 from tunewise.catalogue import DEFAULT_MODEL
 from tunewise.cli.up import listen
+from tunewise.contracts.evaluations import Evaluation, EvaluationRequest, EvaluationStatus
+from tunewise.contracts.graders import ExactMatch
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus, TunedModel
 from tunewise.jobs.completions import Relay
+from tunewise.contracts.run import SPEC_FILE
+from tunewise.contracts.study import STUDY_DIR
+from tunewise.evaluate.report import write_report
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings, get_settings
-from tunewise.store import events, jobs, models
+from tunewise.store import evaluations, events, jobs, models
 from tunewise.store.rows import new_id
 
 ROW = b'{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}\n'
@@ -65,6 +71,18 @@ class Live(NamedTuple):
             jobs.add(session, job)
             events.tell(session, job.id, f"Created fine-tuning job: {job.id}")
         return job
+
+    def evaluation(self, job: Job, status: EvaluationStatus, test_file: str = "file-x") -> Evaluation:
+        """A job's evaluation as a worker would have left it, with the files that it looks for."""
+        request = EvaluationRequest(test_file=test_file, graders=(ExactMatch(name="exact"),))
+        evaluation = Evaluation(job_id=job.id, project=job.project, request=request, status=status, created_at=7)
+        with self.platform.database.write() as session:
+            evaluations.put(session, evaluation)
+        run_dir = self.platform.runs_dir / job.id
+        (run_dir / STUDY_DIR).mkdir(parents=True, exist_ok=True)
+        write_report(report(RECIPES), run_dir / STUDY_DIR)
+        (run_dir / SPEC_FILE).touch()
+        return evaluation
 
     def model(self, job: Job, *, step: int = 10, is_final: bool = False) -> TunedModel:
         """A tuned model or checkpoint with a directory."""

@@ -14,7 +14,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from api.live import BASE, ROW, Live, serving
-from tunewise.contracts.jobs import Role
+from tunewise.contracts.jobs import Job, Role
 from tunewise.errors import RequestError
 from tunewise.jobs import access
 from tunewise.store import models
@@ -46,6 +46,11 @@ OWN: dict[str, int] = {
     "POST /v1/fine_tuning/jobs/{job_id}/resume": 200,
     "GET /v1/fine_tuning/jobs/{job_id}/events": 200,
     "GET /v1/fine_tuning/jobs/{job_id}/checkpoints": 200,
+    "POST /v1/fine_tuning/jobs/{job_id}/evaluation": 200,
+    "GET /v1/fine_tuning/jobs/{job_id}/evaluation": 200,
+    "POST /v1/fine_tuning/jobs/{job_id}/evaluation/cancel": 200,
+    "GET /v1/fine_tuning/jobs/{job_id}/evaluation/report": 200,
+    "GET /v1/fine_tuning/jobs/{job_id}/evaluation/report.html": 200,
     "POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions": 200,
     "GET /v1/fine_tuning/checkpoints/{checkpoint}/permissions": 200,
     "DELETE /v1/fine_tuning/checkpoints/{checkpoint}/permissions/{permission_id}": 200,
@@ -83,7 +88,7 @@ def under(prefix: str, routes: Iterable[str]) -> dict[str, str]:
 
 
 OWN |= CHAT | MANAGEMENT
-_shared = [route for route in OWN if route.split()[1].startswith(SHARED_WITH_AZURE)]
+_shared = [route for route in OWN if route.split()[1].startswith(SHARED_WITH_AZURE) and "/evaluation" not in route]
 TWINS = under("/openai", _shared) | under("/openai/v1", _shared)
 TWINS |= {route.replace("/openai/", "/openai/v1/"): route for route in AZURE_ONLY}
 OWN |= AZURE_ONLY
@@ -144,8 +149,9 @@ def made(keys: Keys, route: str) -> dict[str, str]:
     upload = owner.uploads.create(filename="a", bytes=1, mime_type="text/plain", purpose="user_data").id
     model = live.model(live.job(project="p", status="succeeded")).name
     granted = owner.fine_tuning.checkpoints.permissions.create(model, project_ids=["friend"])
+    file_id = owner.files.create(file=("a.jsonl", ROW * 12), purpose="fine-tune").id
     return {
-        "file_id": owner.files.create(file=("a.jsonl", ROW * 12), purpose="fine-tune").id,
+        "file_id": file_id,
         "upload_id": upload,
         "part_id": owner.uploads.parts.create(upload, data=b"x").id,
         "model": model,
@@ -153,8 +159,18 @@ def made(keys: Keys, route: str) -> dict[str, str]:
         "permission_id": next(iter(granted)).id,
         "checkpoint_id": model,
         **dict.fromkeys(("deployment", "subscription", "group", "account", "name"), "none"),
-        "job_id": live.job(project="p", status="paused" if route.endswith("resume") else "running").id,
+        "job_id": job_for(live, route, file_id).id,
     }
+
+
+def job_for(live: Live, route: str, file_id: str) -> Job:
+    """A job of project p that the route can do something with."""
+    if "/evaluation" not in route:
+        return live.job(project="p", status="paused" if route.endswith("resume") else "running")
+    job = live.job(project="p", status="succeeded", file=file_id)
+    live.model(job, is_final=True)
+    live.evaluation(job, "pending" if route.endswith("cancel") else "succeeded")
+    return job
 
 
 def request(live: Live, route: str, values: dict[str, str], key: str | None) -> httpx.Response:
@@ -162,6 +178,10 @@ def request(live: Live, route: str, values: dict[str, str], key: str | None) -> 
     method, path = route.split()
     bodies: dict[str, dict[str, object]] = {
         "POST /v1/fine_tuning/jobs": {"model": BASE, "training_file": values["file_id"]},
+        "POST /v1/fine_tuning/jobs/{job_id}/evaluation": {
+            "test_file": values["file_id"],
+            "graders": [{"name": "exact", "type": "exact_match"}],
+        },
         "POST /v1/uploads": {"filename": "a", "bytes": 1, "mime_type": "text/plain", "purpose": "user_data"},
         "POST /v1/uploads/{upload_id}/complete": {"part_ids": [values["part_id"]]},
         "POST /v1/fine_tuning/checkpoints/{checkpoint}/permissions": {"project_ids": ["friend"]},

@@ -39,6 +39,8 @@ KINDS: dict[str, Kind] = {
     "not_owner": Kind(403, "permission_error"),
     "unknown_url": Kind(404),
     "fine_tune_not_found": Kind(404),
+    "evaluation_not_found": Kind(404),
+    "report_not_found": Kind(404),
     "file_not_found": Kind(404),
     "upload_not_found": Kind(404),
     "model_not_found": Kind(404),

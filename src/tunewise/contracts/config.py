@@ -3,9 +3,9 @@
 "auto" is allowed; paths are relative to the file.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from tunewise.contracts.fine_tuning import Auto, Overlong, TrainingRequest
 from tunewise.contracts.frozen import ConfigPath, Frozen
@@ -35,10 +35,14 @@ class Endpoint(Frozen):
     price_per_million_completion_tokens: Annotated[float, Field(ge=0)]
 
 
+ArmName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=48, pattern=r"^[^/\x00-\x1f\x7f]+$")]
+"""What an arm is called: part of the name of the file that keeps its answers."""
+
+
 class PromptArm(Frozen):
     """A plain prompt: the test row's own messages, or with another system message in place of the row's."""
 
-    name: str = "prompt"
+    name: ArmName = "prompt"
     system: str | None = None
     endpoint: Endpoint | None = None
 
@@ -46,14 +50,14 @@ class PromptArm(Frozen):
 class FewShotArm(Frozen):
     """k train rows, chosen once with the seed, before every question; fewer where the context is too short."""
 
-    name: str = "few_shot"
+    name: ArmName = "few_shot"
     k: Annotated[int, Field(ge=1, le=64)] = 5
 
 
 class RetrievalArm(Frozen):
     """BM25 over `documents` (JSONL with a `text` field), or, without documents, over the train rows as examples."""
 
-    name: str = "retrieval"
+    name: ArmName = "retrieval"
     k: Annotated[int, Field(ge=1, le=64)] = 4
     documents: ConfigPath | None = None
 

@@ -1,5 +1,13 @@
 """OpenAI's dialect, under /v1: one module per resource."""
 
-from tunewise.api.openai import chat, files, fine_tuning, models, permissions, uploads
+from tunewise.api.openai import chat, evaluations, files, fine_tuning, models, permissions, uploads
 
-ROUTERS = (files.router, uploads.router, fine_tuning.router, permissions.router, models.router, chat.router)
+ROUTERS = (
+    files.router,
+    uploads.router,
+    fine_tuning.router,
+    evaluations.router,
+    permissions.router,
+    models.router,
+    chat.router,
+)
