@@ -3,18 +3,21 @@
 import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
-from api.live import Live, live
+from api.live import ROW, Live, live
 from tunewise.cli import app
+from tunewise.contracts.evaluations import EvaluationRequest
 from tunewise.contracts.jobs import Job, JobRequest
 from tunewise.contracts.run import RunEvent, RunFailure, StepMetrics
 from tunewise.jobs.access import DEFAULT_PROJECT
 from tunewise.jobs.platform import open_platform
 from tunewise.settings import Settings
-from tunewise.store import events, jobs
+from tunewise.store import events, files, jobs
 from tunewise.store.rows import new_id
 
 RUNNER = CliRunner()
@@ -128,3 +131,26 @@ def test_watching_follows_a_job_to_its_end(server: Live, ending: str) -> None:
 def test_more_files_than_a_page_may_have_are_asked_for_page_by_page(server: Live) -> None:
     result = RUNNER.invoke(app, ["files", "list", "--limit", "20000", "--url", f"{server.url}/v1"])
     assert result.exit_code == 0, result.output
+
+
+def test_a_job_is_judged_by_a_config_whose_files_are_uploaded(server: Live, tmp_path: Path) -> None:
+    train = server.http.post("/v1/files", files={"file": ("t.jsonl", ROW * 12), "purpose": (None, b"fine-tune")}).json()
+    job = server.job(status="succeeded", file=train["id"])
+    server.model(job, is_final=True)
+    server.evaluation(job, "succeeded")
+    (tmp_path / "test.jsonl").write_bytes(ROW)
+    (tmp_path / "labels.json").write_text('["b"]')
+    config = {
+        "data": {"train": "unread.jsonl", "test": "test.jsonl"},
+        "graders": [{"name": "label", "type": "label", "labels": "labels.json"}],
+    }
+    (tmp_path / "tunewise.yaml").write_text(yaml.safe_dump(config))
+    assert command(server, "report", job.id, "--output", str(tmp_path / "report.html")).stdout == "succeeded\n"
+    assert "<html" in (tmp_path / "report.html").read_text()
+    answer = command(server, "evaluate", job.id, "--config", str(tmp_path / "tunewise.yaml"), "--json")
+    asked = EvaluationRequest.model_validate(json.loads(answer.stdout)["request"])
+    with server.platform.database.read() as session:
+        kept = {param: files.get(session, job.project, file_id) for param, file_id in asked.files.items()}
+    names = {param: file.filename for param, file in kept.items() if file is not None}
+    assert names == {"test_file": "test.jsonl", "graders.0.labels": "labels.json"}
+    assert command(server, "report", job.id).stdout == "pending\n"

@@ -255,6 +255,11 @@ def test_any_succeeded_job_is_evaluated_and_stays_succeeded_where_that_fails(pla
         assert error.code == "grader_refuses_references"
         assert place.job(job.id).status == "succeeded"
 
+        answered = result_written(place, job.id)
+        evaluations.attach(place.platform, CALLER, job.id, bad)
+        place.wait(lambda: evaluation(place, job.id).status == "failed")
+        assert result_written(place, job.id) != answered, "the same question is looked into again"
+
         evaluations.attach(place.platform, CALLER, job.id, request(place, arms={"few_shot": None, "retrieval": None}))
         found = verdict_of(place, job.id)
     assert {arm.arm for arm in report(place, job.id).arms} == {"prompt", "tuned", "majority", "nearest"}
@@ -263,6 +268,10 @@ def test_any_succeeded_job_is_evaluated_and_stays_succeeded_where_that_fails(pla
         "An evaluation was asked for",
         f"Verdict: {found.headline}",
     ]
+
+
+def result_written(place: Place, job_id: str) -> int:
+    return (study_dir(place, job_id) / "result.json").stat().st_mtime_ns
 
 
 def delete(place: Place, model: str) -> None:

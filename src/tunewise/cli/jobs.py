@@ -1,9 +1,9 @@
-"""`tunewise jobs`: fine-tuning jobs of a running server, listed, watched, stopped. A client of its HTTP API."""
+"""`tunewise jobs`: fine-tuning jobs of a running server, listed, watched, stopped, judged. A client of its HTTP API."""
 
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 from openai import OpenAI
@@ -11,20 +11,22 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from rich.console import Console
 from rich.table import Table
 
-from tunewise.cli.remote import AsJson, Url, moment, print_table, server
+from tunewise.cli.evaluation import evaluate, report
+from tunewise.cli.remote import AsJson, JobId, Url, moment, print_table, server
 from tunewise.cli.watch import JsonWatcher, TerminalWatcher
 from tunewise.errors import TrainingError
 
 app = typer.Typer(
     name="jobs",
-    help="List, watch, stop and resume fine-tuning jobs of a running server.",
+    help="List, watch, stop, resume and judge fine-tuning jobs of a running server.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-JobId: TypeAlias = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `tunewise jobs list` shows it.")]
+app.command()(evaluate)
+app.command()(report)
 POLL_SECONDS = 1.0
 RECENT_EVENTS = 100
 FINAL = ("succeeded", "failed", "cancelled")

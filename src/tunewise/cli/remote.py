@@ -18,6 +18,7 @@ WIDE = 10_000
 Url: TypeAlias = Annotated[
     str | None, typer.Option("--url", help="The server's address, ending in /v1; by default TUNEWISE_URL.")
 ]
+JobId: TypeAlias = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `tunewise jobs list` shows it.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

@@ -28,6 +28,7 @@ class Study(Frozen):
     """What is to be found out, and how far to go now: with `baselines`, what can be known before training."""
 
     until: Literal["baselines", "verdict"]
+    asked_at: int = Field(description="Unix time, seconds: the same question asked again is another study.")
     title: str
     tuned_name: str
     config: RunConfig

@@ -86,11 +86,11 @@ def _write(desk: Desk, job: Job) -> None:
             raise Lost
         study = _study(desk, session, job, evaluation)
     path = directory / STUDY_FILE
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    if before == study.model_dump_json(indent=1):
+    before = Study.model_validate_json(path.read_bytes()) if path.exists() else None
+    if before == study:
         return
     stop(desk, job)
-    if before is None or Study.model_validate_json(before).model_copy(update={"until": study.until}) != study:
+    if before is None or (before.config, before.asked_at) != (study.config, study.asked_at):
         (directory / EVENTS_FILE).unlink(missing_ok=True)
     write_whole(path, study.model_dump_json(indent=1))
 
@@ -116,6 +116,7 @@ def _study(desk: Desk, session: Session, job: Job, evaluation: Evaluation) -> St
     )
     return Study(
         until="verdict" if job.status == "succeeded" else "baselines",
+        asked_at=evaluation.created_at,
         title=f"{asked.suffix or asked.base}: {asked.base} tuned on {name}",
         tuned_name=job.fine_tuned_model or f"ft:{asked.base}",
         config=config,
