@@ -22,7 +22,7 @@ from tunewise.contracts.study import STUDY_DIR, STUDY_FILE, Study, StudyResult
 from tunewise.jobs import trainer
 from tunewise.jobs.desk import GRACE_SECONDS, MAX_DEATHS, POLL_SECONDS, Backoff, Desk, Lost, disk_is_full, look
 from tunewise.jobs.stages import write_whole
-from tunewise.jobs.study_files import result_of
+from tunewise.jobs.study_files import read_study, result_of
 from tunewise.store import evaluations, events, files, jobs
 
 log = logging.getLogger(__name__)
@@ -85,14 +85,13 @@ def _write(desk: Desk, job: Job) -> None:
         if evaluation is None:
             raise Lost
         study = _study(desk, session, job, evaluation)
-    path = directory / STUDY_FILE
-    before = Study.model_validate_json(path.read_bytes()) if path.exists() else None
+    before = read_study(directory)
     if before == study:
         return
     stop(desk, job)
     if before is None or (before.config, before.asked_at) != (study.config, study.asked_at):
         (directory / EVENTS_FILE).unlink(missing_ok=True)
-    write_whole(path, study.model_dump_json(indent=1))
+    write_whole(directory / STUDY_FILE, study.model_dump_json(indent=1))
 
 
 def _study(desk: Desk, session: Session, job: Job, evaluation: Evaluation) -> Study:

@@ -30,7 +30,7 @@ from tunewise.jobs.plan import CHECK_FILE
 from tunewise.jobs.prepare import Prepared, baselines, prepare
 from tunewise.jobs.progress import Watcher
 from tunewise.jobs.stages import write_whole
-from tunewise.jobs.study_files import JournalWatcher, read_study, result_of
+from tunewise.jobs.study_files import JournalWatcher, key_of, read_study, result_of
 
 log = logging.getLogger("tunewise.study")
 
@@ -49,8 +49,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--lock", type=int)
     asked = parser.parse_args(arguments)
     directory = asked.directory.resolve()
-    if not (directory / STUDY_FILE).is_file():
-        log.error("%s: no %s there; name a study's directory", directory, STUDY_FILE)
+    question = read_study(directory)
+    if question is None:
+        log.error("%s: no %s of this version there; name a study's directory", directory, STUDY_FILE)
         return USAGE_EXIT
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
         log.error("%s: another process is at work on this study", directory)
         return USAGE_EXIT
     try:
-        return study(directory)
+        return study(directory, question)
     except Stopped as stopped:
         log.info("stopped; what was finished is kept")
         return 128 + int(str(stopped))
@@ -68,9 +69,9 @@ def _stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped(number)
 
 
-def study(directory: Path) -> int:
+def study(directory: Path, asked: Study) -> int:
     """Bring the study in `directory` to its end, or to a failure that is written down; the exit code."""
-    asked, key = read_study(directory)
+    key = key_of(directory)
     if result_of(directory) is not None:
         log.info("%s: this study has ended already", directory)
         return 0

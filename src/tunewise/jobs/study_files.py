@@ -27,19 +27,26 @@ from tunewise.contracts.study import STUDY_FILE, Study, StudyEvent, StudyResult
 SECONDS_BETWEEN = 0.25
 
 
-def read_study(directory: Path) -> tuple[Study, str]:
-    """What is asked, and the hash (sha256, hex) by which a result names it."""
-    raw = (directory / STUDY_FILE).read_bytes()
-    return Study.model_validate_json(raw), hashlib.sha256(raw).hexdigest()
+def read_study(directory: Path) -> Study | None:
+    """What is asked; None where nothing is, or by another version of this program."""
+    try:
+        return Study.model_validate_json((directory / STUDY_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def key_of(directory: Path) -> str:
+    """The hash (sha256, hex) of what is asked, by which a result names it."""
+    return hashlib.sha256((directory / STUDY_FILE).read_bytes()).hexdigest()
 
 
 def result_of(directory: Path) -> StudyResult | None:
     """How the study ended; None while it has not, or where the result is that of another `study.json`."""
-    path = directory / RESULT_FILE
-    if not path.exists():
+    try:
+        result = StudyResult.model_validate_json((directory / RESULT_FILE).read_bytes())
+    except (FileNotFoundError, ValidationError):
         return None
-    result = StudyResult.model_validate_json(path.read_bytes())
-    return result if result.study == read_study(directory)[1] else None
+    return result if result.study == key_of(directory) else None
 
 
 class JournalWatcher:
