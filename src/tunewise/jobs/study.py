@@ -37,10 +37,6 @@ log = logging.getLogger("tunewise.study")
 USAGE_EXIT = 64
 
 
-class Stopped(BaseException):
-    """A signal asked this process to end."""
-
-
 def main(arguments: list[str]) -> int:
     """Study what is named; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -58,15 +54,12 @@ def main(arguments: list[str]) -> int:
     if not trainer.hold(directory, asked.lock):
         log.error("%s: another process is at work on this study", directory)
         return USAGE_EXIT
-    try:
-        return study(directory, question)
-    except Stopped as stopped:
-        log.info("stopped; what was finished is kept")
-        return 128 + int(str(stopped))
+    return study(directory, question)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(number)
+    """End, and what was started with it; asyncio lets SystemExit pass, and few others."""
+    raise SystemExit(128 + number)
 
 
 def study(directory: Path, asked: Study) -> int:
