@@ -22,7 +22,7 @@ from tunewise.jobs.fine_tuning import Submission
 
 CALLER = Caller(organization="org", project=PROJECT, role="admin")
 COLOURS = ("red", "green", "blue", "amber")
-TRAIN_ROWS, TEST_ROWS = 24, 10
+TRAIN_ROWS, TEST_ROWS = 24, 8
 LABEL = {"name": "colour", "type": "label"}
 
 
@@ -53,7 +53,7 @@ def request(place: Place, rows: list[str] | None = None, **changes: object) -> E
         "test_file": test_file,
         "graders": [LABEL],
         "arms": {"few_shot": {"k": 2}, "retrieval": None},
-        "evaluation": {"concurrency": 1, "max_completion_tokens": 24},
+        "evaluation": {"concurrency": 1, "max_completion_tokens": 20},
     }
     return EvaluationRequest.model_validate(plan | changes)
 
@@ -260,7 +260,8 @@ def test_any_succeeded_job_is_evaluated_and_stays_succeeded_where_that_fails(pla
         place.wait(lambda: evaluation(place, job.id).status == "failed")
         assert result_written(place, job.id) != answered, "the same question is looked into again"
 
-        evaluations.attach(place.platform, CALLER, job.id, request(place, arms={"few_shot": None, "retrieval": None}))
+        short = {"arms": {"few_shot": None, "retrieval": None}, "evaluation": {"max_completion_tokens": 2}}
+        evaluations.attach(place.platform, CALLER, job.id, request(place, **short))
         found = verdict_of(place, job.id)
     assert {arm.arm for arm in report(place, job.id).arms} == {"prompt", "tuned", "majority", "nearest"}
     assert told(place, job.id)[-3:] == [
