@@ -21,10 +21,10 @@ from tunewise.cli.up import listen
 from tunewise.contracts.evaluations import Evaluation, EvaluationRequest, EvaluationStatus
 from tunewise.contracts.graders import ExactMatch
 from tunewise.contracts.jobs import Job, JobRequest, JobStatus, TunedModel
-from tunewise.jobs.completions import Relay
 from tunewise.contracts.run import SPEC_FILE
 from tunewise.contracts.study import STUDY_DIR
 from tunewise.evaluate.report import write_report
+from tunewise.jobs.completions import Relay
 from tunewise.jobs.hosting import Hosting
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings, get_settings

@@ -260,8 +260,9 @@ def test_any_succeeded_job_is_evaluated_and_stays_succeeded_where_that_fails(pla
         place.wait(lambda: evaluation(place, job.id).status == "failed")
         assert result_written(place, job.id) != answered, "the same question is looked into again"
 
-        short = {"arms": {"few_shot": None, "retrieval": None}, "evaluation": {"max_completion_tokens": 2}}
-        evaluations.attach(place.platform, CALLER, job.id, request(place, **short))
+        short = {"max_completion_tokens": 2}
+        few = {"few_shot": None, "retrieval": None}
+        evaluations.attach(place.platform, CALLER, job.id, request(place, arms=few, evaluation=short))
         found = verdict_of(place, job.id)
     assert {arm.arm for arm in report(place, job.id).arms} == {"prompt", "tuned", "majority", "nearest"}
     assert told(place, job.id)[-3:] == [

@@ -176,7 +176,7 @@ def test_only_a_job_that_has_succeeded_is_evaluated_afterwards_and_once_at_a_tim
 ) -> None:
     model = add_tuned(platform, tiny_model)
     request = asked(add_file(platform))
-    with pytest.raises(RequestError, match="The run directory .* is gone"):
+    with pytest.raises(RequestError, match=r"The run directory .* is gone"):
         evaluations.attach(platform, OWNER, model.job_id, request)
     (platform.runs_dir / model.job_id / "spec.json").touch()
     with pytest.raises(RequestError, match="training_file: there is no file"):
