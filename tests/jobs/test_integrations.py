@@ -14,7 +14,8 @@ import pytest
 from tunewise.contracts.jobs import Integration, Job, JobRequest, JobStatus, WandbIntegration
 from tunewise.contracts.run import RunEvent, StepMetrics
 from tunewise.jobs import integrations
-from tunewise.jobs.attend import Desk, attend
+from tunewise.jobs.attend import attend
+from tunewise.jobs.desk import Desk
 from tunewise.jobs.integrations import wandb_run_id, write_runs
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.jobs.trainer import spawn
