@@ -94,6 +94,28 @@ def test_adapters_are_loaded_when_asked_for_and_the_least_recently_used_goes(
     run(test)
 
 
+def test_what_is_released_is_gone_unless_it_is_in_use_and_back_when_it_is_asked(
+    run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
+) -> None:
+    model = tuned(add_tuned(platform, tiny_model))
+
+    async def test(hosting: Hosting) -> None:
+        assert await hosting.release(PLAIN)
+        async with hosting.hosted(model) as hosted:
+            before = await ask(hosting, hosted)
+            assert not await hosting.release(model)
+            assert not await hosting.release(PLAIN)
+        server = hosting.servers()[BASE]
+        assert await hosting.release(model)
+        assert (list(server.adapters), hosting.servers()) == ([], {BASE: server})
+        assert await answer(hosting, model) == before
+        assert await hosting.release(PLAIN)
+        assert hosting.servers() == {}
+        assert await answer(hosting, model) == before
+
+    run(test)
+
+
 def test_an_adapter_in_use_is_not_unloaded(
     run: Callable[[Test], None], platform: Platform, tiny_model: BaseModelRef
 ) -> None:

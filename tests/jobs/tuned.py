@@ -27,10 +27,16 @@ def make_platform(home: Path, tiny_model: BaseModelRef, **changes: Any) -> Platf
 
 
 def add_tuned(
-    platform: Platform, tiny_model: BaseModelRef, *, seed: int = 1, step: int = 9, project: str = PROJECT
+    platform: Platform,
+    tiny_model: BaseModelRef,
+    *,
+    seed: int = 1,
+    step: int = 9,
+    project: str = PROJECT,
+    training_file: str = "file-1",
 ) -> TunedModel:
     """A tuned model with a random adapter, large enough to change most answers."""
-    request = JobRequest(model=BASE, base=BASE, training_file="file-1", seed=1)
+    request = JobRequest(model=BASE, base=BASE, training_file=training_file, seed=1)
     job = Job(
         id=new_id("ftjob-"),
         project=project,
