@@ -21,7 +21,6 @@ from web.browsing import Site, is_cut, look, serious_issues, studio
 
 CALLER = Caller(organization="o", project="default", role="admin")
 QUESTION = "Title: Crème brûlée"
-ROW = '{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":"%s"},{"role":"assistant","content":"%s"}]}\n'
 WAIT_MS = 90_000
 
 
@@ -37,10 +36,15 @@ def site(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="module")
 def tuned(site: Site, tiny_model: BaseModelRef) -> TunedModel:
     receiver = Receiver(site.platform, "train.jsonl")
-    receiver.write("".join(ROW % (f"question {n}", f"answer {n}") for n in range(6)).encode())
+    receiver.write("".join(row(number) for number in range(6)).encode())
     file = files.create(site.platform, CALLER, receiver.finish(), purpose="fine-tune")
     receiver.discard()
     return add_tuned(site.platform, tiny_model, training_file=file.id)
+
+
+def row(number: int) -> str:
+    turns = (("system", "Be brief."), ("user", f"question {number}"), ("assistant", f"answer {number}"))
+    return json.dumps({"messages": [{"role": role, "content": text} for role, text in turns]}) + "\n"
 
 
 def column(page: Page, place: int) -> Locator:

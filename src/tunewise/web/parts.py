@@ -115,8 +115,9 @@ def copyable(text: str, language: str) -> None:
 def copy_button(text: str, copied: str) -> ui.button:
     """A button that puts `copied` on the clipboard, and says so when it is there."""
     return (
-        ui.button(text)
-        .props("no-caps flat dense icon=content_copy")
+        ui.button(text, color=None)
+        .props("no-caps flat icon=content_copy")
+        .classes("tw-button")
         .on("click", lambda: ui.notify(t("Copied")), js_handler=_COPY % json.dumps(copied))
     )
 
@@ -172,7 +173,8 @@ async def live(seconds: float, look: Callable[[], Awaitable[Value]], show: Calla
 
 async def confirm(question: str, action: str) -> bool:
     """Ask before something that cannot be taken back."""
-    with ui.dialog() as dialog, ui.card().props('role="alertdialog"').classes("tw-dialog"):
+    with ui.dialog() as dialog, ui.card().props('role="alertdialog"').classes("tw-dialog") as inner:
+        dialog.props["aria-label"] = inner.props["aria-label"] = question
         markup("<p>{}</p>", question)
         with ui.element("div").classes("tw-actions"):
             button(t("Keep"), lambda: dialog.submit(False))

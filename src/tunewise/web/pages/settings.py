@@ -92,6 +92,7 @@ def _new_key(visit: Visit, caller: Caller, *, is_first: bool) -> None:
 def _show_once(made: NewKey, *, is_first: bool) -> None:
     """The key's secret, which nothing here will know again."""
     with ui.dialog().props("persistent") as dialog, ui.card().classes("tw-dialog"):
+        dialog.props["aria-label"] = t("The new key")
         markup("<h2>{}</h2><p>{}</p>", t("The new key"), t("Copy it now: it is shown this once and kept nowhere."))
         markup('<p class="tw-secret">{}</p>', code(made.secret))
         if is_first:
