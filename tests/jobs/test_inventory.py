@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tunewise.catalogue import DEFAULT_MODEL
-from tunewise.contracts.chat import SystemMessage, UserMessage
+from tunewise.contracts.chat import Message, SystemMessage, UserMessage
 from tunewise.contracts.jobs import Caller, Job, JobRequest, Permission, StoredFile, TunedModel
 from tunewise.data.formats import read_examples
 from tunewise.errors import RequestError
@@ -139,8 +139,9 @@ def test_the_prompt_with_examples_is_the_one_that_evaluations_ask(platform: Plat
     file = lineage(platform, OWNER, model.name).training_file
     assert file is not None
     rows = [example for _, example in read_examples(platform.files_dir / file.id)]
-    asked = (*([SystemMessage(system)] if system else []), UserMessage("mine"))
-    wanted = few_shot_messages(EvalRow(0, asked, None, "", {}), choose_examples(rows, 3, seed=few_shot.SEED))
+    asked: list[Message] = [SystemMessage(system)] if system else []
+    asked.append(UserMessage("mine"))
+    wanted = few_shot_messages(EvalRow(0, tuple(asked), None, "", {}), choose_examples(rows, 3, seed=few_shot.SEED))
     made = few_shot.with_examples(conversation, shown.examples)
     assert [(one["role"], one["content"]) for one in made] == [
         (one.__struct_config__.tag, one.content) for one in wanted
