@@ -114,11 +114,11 @@ def as_python(body: Json, base_url: str) -> str:
     arguments = [f"    {name}={_literal(value)}," for name, value in body.items()]
     return "\n".join(
         [
-            "import os",
+            "from os import environ",
             "",
             "from openai import OpenAI",
             "",
-            f'client = OpenAI(base_url="{base_url}", api_key=os.environ.get("{KEY_VARIABLE}", "none"))',
+            f'client = OpenAI(base_url="{base_url}", api_key=environ.get("{KEY_VARIABLE}", "none"))',
             "stream = client.chat.completions.create(",
             *arguments,
             ")",
