@@ -4,6 +4,7 @@ Reads the store and the disk, and changes nothing.
 """
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -53,6 +54,12 @@ def inventory(platform: Platform, caller: Caller) -> Inventory:
         tuned = models.visible(session, caller.project)
         deployed = models.deployments(session, caller.project)
     return Inventory(catalogue.known(platform.settings), tuned, deployed, platform.settings.aliases)
+
+
+def own_names(platform: Platform, caller: Caller, names: Iterable[str]) -> set[str]:
+    """Those of these names that are tuned models which the caller may see."""
+    with platform.database.read() as session:
+        return {name for name in names if models.find(session, caller.project, name) is not None}
 
 
 def lineage(platform: Platform, caller: Caller, name: str) -> Lineage:

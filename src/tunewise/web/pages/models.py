@@ -14,7 +14,7 @@ from tunewise.catalogue import Listing
 from tunewise.contracts.jobs import Deployment, TunedModel
 from tunewise.jobs import condition, deployments
 from tunewise.jobs.hosting import find_model
-from tunewise.jobs.inventory import Inventory, inventory
+from tunewise.jobs.inventory import Inventory, inventory, own_names
 from tunewise.jobs.names import short_name
 from tunewise.machine import Machine
 from tunewise.web.parts import badge, button, card, code, confirm, link, live, markup, table
@@ -54,7 +54,9 @@ async def draw(visit: Visit) -> None:
 async def look(visit: Visit) -> list[Loaded]:
     """What is up now, as far as the visitor may see it."""
     servers = visit.studio.hosting.servers()
-    own = {model.name for model in (await visit.ask(inventory)).tuned}
+    if not servers:
+        return []
+    own = await visit.ask(own_names, [name for server in servers.values() for name in server.adapters])
     pids = {base: server.pid for base, server in servers.items()}
     memory = await asyncio.to_thread(lambda: {base: _memory(pid) for base, pid in pids.items()})
     return [
