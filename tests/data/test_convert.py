@@ -77,8 +77,9 @@ def test_every_real_row_is_converted_and_data_check_takes_it(shared_data: Path, 
     result, rows = converted(shared_data / name, tmp_path / "out.jsonl", ANSWERED.get(name, NOTHING_SAID))
     assert result.findings == ()
     assert result.written == len(rows) == result.rows - result.left_out
-    if result.to == "chat":
-        assert check([("train", tmp_path / "out.jsonl")]).errors == ()
+    report = check([("train", tmp_path / "out.jsonl")])
+    assert report.errors == ()
+    assert report.files[0].format == result.to
 
 
 def test_alpaca_becomes_the_rows_that_were_made_by_hand(shared_data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tunewise.contracts.run import BaseModelRef
 from tunewise.data.check import Limits, check
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, DataError
-from tunewise.jobs.plan import make_spec, with_plan
+from tunewise.jobs.plan import has_pairs, make_spec, with_plan
 from tunewise.settings import get_settings
 
 app = typer.Typer(
@@ -91,7 +91,7 @@ def checked(
         return check(files)
     limit = max_tokens or model.context_length
     report = check(files, Limits(Template.load(model.path), limit, overlong, model.context_length))
-    if not any(file.split == "train" and file.rows for file in report.files):
+    if has_pairs(report) or not any(file.split == "train" and file.rows for file in report.files):
         return report
     hardware = machine.probe()
     spec = make_spec(

@@ -117,3 +117,22 @@ class PromptCompletion(Struct, forbid_unknown_fields=True, frozen=True, gc=False
 
     prompt: str
     completion: str
+
+
+class PreferenceInput(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """What both answers of a pair answer."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    tools: list[Tool] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+OneAnswer: TypeAlias = Annotated[list[AssistantMessage], Meta(min_length=1, max_length=1)]
+
+
+class PreferencePair(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """A row of preference data: two answers to one conversation, the better one first."""
+
+    input: PreferenceInput
+    preferred_output: OneAnswer
+    non_preferred_output: OneAnswer

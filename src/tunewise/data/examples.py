@@ -12,7 +12,8 @@ import msgspec
 from tunewise.contracts.importing import ColumnMapping
 from tunewise.data import rules
 from tunewise.data.explain import explain_row
-from tunewise.data.formats import CHAT
+from tunewise.data.formats import CHAT, PREFERENCE
+from tunewise.data.pairs import pair_problems
 from tunewise.data.problems import Problem, problem_of, shorten
 from tunewise.data.turns import Manner, Message, as_json, is_message, is_messages, to_messages, to_tools
 from tunewise.errors import DataError
@@ -166,6 +167,8 @@ def _pair(fields: Mapping[str, Any], mapping: ColumnMapping, ignored: set[str]) 
             f"{len(worse)} messages); cut both after the first answer that differs",
             param=mapping.chosen,
         )
+    if not asked:
+        raise DataError("no_prompt", "there is nothing that is answered; name the column: --map prompt=COLUMN")
     wrapped = _with_tools({"messages": _with_system(asked, fields, mapping)}, fields, mapping, ignored)
     native = fields.get(mapping.prompt or "")
     if "tools" not in wrapped and isinstance(native, dict) and native.get("tools"):
@@ -196,23 +199,11 @@ def _shared_start(one: Sequence[Message], other: Sequence[Message]) -> list[Mess
 
 
 def _proved_pair(pair: dict[str, Any]) -> Made:
-    """The pair as JSON, once both conversations that it stands for are fit to train on."""
-    better, worse = pair["preferred_output"], pair["non_preferred_output"]
-    if better == worse:
-        return Made(None, (_equal_answers(),))
-    for answer in (better, worse):
-        whole = {**pair["input"], "messages": [*pair["input"]["messages"], *answer]}
-        problems = _problems(msgspec.json.encode(whole))
-        if not problems and not any(m["role"] == "user" for m in whole["messages"]):
-            problems = (_no_prompt(),)
-        if problems:
-            return Made(None, problems)
-    return Made(msgspec.json.encode(pair))
-
-
-def _equal_answers() -> Problem:
-    return Problem("error", "equal_answers", "both answers are the same: there is nothing to prefer", "remove the row")
-
-
-def _no_prompt() -> Problem:
-    return Problem("error", "no_prompt", "there is nothing that is answered", "name the column: --map prompt=COLUMN")
+    """The pair as JSON, once the decoder and the rules have nothing against either answer."""
+    line = msgspec.json.encode(pair)
+    try:
+        found = pair_problems(PREFERENCE.decode(line))
+    except (msgspec.DecodeError, RecursionError):
+        return Made(None, tuple(explain_row(line, "preference")))
+    problems = tuple(problem for problem in found if problem.severity == "error" or problem.code == "no_user_message")
+    return Made(None, problems) if problems else Made(line)

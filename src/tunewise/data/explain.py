@@ -10,11 +10,15 @@ import json
 import msgspec
 from msgspec import inspect
 
-from tunewise.contracts.chat import ChatExample, Json, PromptCompletion
+from tunewise.contracts.chat import ChatExample, Json, PreferencePair, PromptCompletion
 from tunewise.contracts.check import RowFormat
 from tunewise.data.problems import Problem, shorten
 
-FORMATS = {"chat": inspect.type_info(ChatExample), "prompt_completion": inspect.type_info(PromptCompletion)}
+FORMATS = {
+    "chat": inspect.type_info(ChatExample),
+    "prompt_completion": inspect.type_info(PromptCompletion),
+    "preference": inspect.type_info(PreferencePair),
+}
 
 REMEDIES = {
     "from": 'this is the ShareGPT form; rename it to "role" (human → user, gpt → assistant)',

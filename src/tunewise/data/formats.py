@@ -1,7 +1,7 @@
-"""Rows to examples: OpenAI's chat format and the older prompt/completion pairs.
+"""Rows to examples: OpenAI's chat format, its preference pairs and the older prompt/completion pairs.
 
 The decoder itself refuses wrong types, unknown fields and fields on the wrong role (see `contracts.chat`), in C.
-Knows JSON and the two formats; what a refused row should have been is told by `explain`.
+Knows JSON and the formats; what a refused row should have been is told by `explain`.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import assert_never
 import msgspec
 import numpy as np
 
-from tunewise.contracts.chat import AssistantMessage, ChatExample, PromptCompletion, UserMessage
+from tunewise.contracts.chat import AssistantMessage, ChatExample, PreferencePair, PromptCompletion, UserMessage
 from tunewise.contracts.check import RowFormat
 from tunewise.data.explain import explain_row
 from tunewise.data.reader import is_blank, lines_of, open_checked, read_span, spans
@@ -19,6 +19,7 @@ from tunewise.errors import DataError
 
 CHAT = msgspec.json.Decoder(ChatExample)
 PAIR = msgspec.json.Decoder(PromptCompletion)
+PREFERENCE = msgspec.json.Decoder(PreferencePair)
 HEAD_LINES = 100
 LINE_FEED, CARRIAGE_RETURN, BRACES = 10, 13, b"{}"
 
@@ -28,8 +29,22 @@ def from_pair(pair: PromptCompletion) -> ChatExample:
     return ChatExample(messages=[UserMessage(content=pair.prompt), AssistantMessage(content=pair.completion)])
 
 
+def better_of(pair: PreferencePair) -> ChatExample:
+    """A preference pair as the conversation with its better answer."""
+    return _answered(pair, pair.preferred_output)
+
+
+def worse_of(pair: PreferencePair) -> ChatExample:
+    """A preference pair as the conversation with its worse answer."""
+    return _answered(pair, pair.non_preferred_output)
+
+
+def _answered(pair: PreferencePair, answer: list[AssistantMessage]) -> ChatExample:
+    return ChatExample([*pair.input.messages, *answer], pair.input.tools, pair.input.parallel_tool_calls)
+
+
 def detect_format(path: Path) -> RowFormat:
-    """The format of a file: that of the first row, among its first hundred lines, that is of either."""
+    """The format of a file: that of the first row, among its first hundred lines, that is of any."""
     size = open_checked(path)
     first = next(spans(path, size), None)
     lines = [] if first is None else lines_of(read_span(path, first))[:HEAD_LINES]
@@ -39,6 +54,8 @@ def detect_format(path: Path) -> RowFormat:
             return "chat"
         if "prompt" in keys and "completion" in keys:
             return "prompt_completion"
+        if "preferred_output" in keys or "non_preferred_output" in keys:
+            return "preference"
     return "chat"
 
 
@@ -61,6 +78,8 @@ def decode_row(line: bytes, row_format: RowFormat) -> ChatExample:
             return CHAT.decode(line)
         case "prompt_completion":
             return from_pair(PAIR.decode(line))
+        case "preference":
+            return better_of(PREFERENCE.decode(line))
         case _:
             assert_never(row_format)
 
@@ -81,6 +100,8 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
                 rows = CHAT.decode_lines(data)
             case "prompt_completion":
                 rows = [from_pair(pair) for pair in PAIR.decode_lines(data)]
+            case "preference":
+                rows = [better_of(pair) for pair in PREFERENCE.decode_lines(data)]
             case _:
                 assert_never(row_format)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

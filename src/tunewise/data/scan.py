@@ -18,7 +18,8 @@ from tunewise.contracts.check import RowFormat
 from tunewise.data import privacy, rules, similarity
 from tunewise.data.conversation import call_text, calls_of, text_of, tools_of
 from tunewise.data.explain import explain_row
-from tunewise.data.formats import decode_block, decode_row
+from tunewise.data.formats import PREFERENCE, decode_block, decode_row
+from tunewise.data.pairs import pair_problems
 from tunewise.data.problems import Problem
 from tunewise.data.reader import Span, is_blank, lines_of, read_span
 
@@ -79,7 +80,8 @@ class Parts(NamedTuple):
 
 def validate(data: bytes, row_format: RowFormat) -> Validated:
     """Decode a block and look for every rule that a row breaks."""
-    rows = decode_block(data, row_format)
+    # Of a pair, each answer is looked at.
+    rows = None if row_format == "preference" else decode_block(data, row_format)
     if rows is not None:
         shapes, clean = rules.sweep(rows)
         if clean:
@@ -101,7 +103,7 @@ def _validate_one_by_one(data: bytes, row_format: RowFormat) -> Validated:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             problems += [(index, problem) for problem in explain_row(line, row_format)]
             continue
-        found = rules.row_problems(example)
+        found = rules.row_problems(example) if row_format != "preference" else pair_problems(PREFERENCE.decode(line))
         problems += [(index, problem) for problem in found]
         if not any(problem.severity == "error" for problem in found):
             rows.append(example)

@@ -8,6 +8,7 @@ from tunewise import planning
 from tunewise.contracts.check import CheckReport, FileReport, FittedRows, Split
 from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
+from tunewise.errors import DataError
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine
 from tunewise.settings import Settings
@@ -43,7 +44,11 @@ def make_spec(
     """The request with every "auto" resolved for the checked files and this machine.
 
     A spec names one training file; where several were checked, it is the first, planned with the rows of all.
+
+    Raises:
+        DataError: preference_rows, as there is no method yet that trains on pairs.
     """
+    _refuse_pairs(check)
     train, valid = _files(check, "train"), _files(check, "valid")
     first = _data_file(train[0])
     return planning.resolve(
@@ -126,3 +131,19 @@ def _speeds(settings: Settings) -> dict[str, float]:
 
 def _speed_key(spec: TrainSpec) -> str:
     return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}:{spec.threads}"
+
+
+def has_pairs(check: CheckReport) -> bool:
+    """Whether a file holds preference pairs."""
+    return any(file.format == "preference" for file in check.files)
+
+
+def _refuse_pairs(check: CheckReport) -> None:
+    pairs = next((file.path.name for file in check.files if file.format == "preference"), None)
+    if pairs is not None:
+        raise DataError(
+            "invalid_training_file",
+            f"{pairs}: holds preference pairs, and the method supervised trains on chats; convert the better answers: "
+            "tunewise data convert FILE --to chat --map prompt=input --map completion=preferred_output",
+            param="training_file",
+        )
