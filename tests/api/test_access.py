@@ -62,6 +62,7 @@ OWN: dict[str, int] = {
 CHAT = {
     f"POST {prefix}/{kind}": 404 for prefix in ("/v1", "/openai/v1") for kind in ("chat/completions", "completions")
 }
+RESPONSES = {f"POST {prefix}/responses": 404 for prefix in ("/v1", "/openai", "/openai/v1")}
 CHAT |= {f"POST /openai/deployments/{{deployment}}/{kind}": 404 for kind in ("chat/completions", "completions")}
 SHARED_WITH_AZURE = ("/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs", "/v1/models")
 AZURE_ONLY: dict[str, int] = {
@@ -87,7 +88,7 @@ def under(prefix: str, routes: Iterable[str]) -> dict[str, str]:
     return {route.replace(" /v1/", f" {prefix}/"): route for route in routes}
 
 
-OWN |= CHAT | MANAGEMENT
+OWN |= CHAT | RESPONSES | MANAGEMENT
 _shared = [route for route in OWN if route.split()[1].startswith(SHARED_WITH_AZURE) and "/evaluation" not in route]
 TWINS = under("/openai", _shared) | under("/openai/v1", _shared)
 TWINS |= {route.replace("/openai/", "/openai/v1/"): route for route in AZURE_ONLY}
@@ -105,7 +106,7 @@ NAMELESS = {
 }
 # They name nothing that exists, or are refused whatever they name.
 REFUSED = {route for route, status in AZURE_ONLY.items() if status == 400}
-FOREIGNERS_TOO = {*CHAT, *MANAGEMENT, *REFUSED}
+FOREIGNERS_TOO = {*CHAT, *RESPONSES, *MANAGEMENT, *REFUSED}
 # A job is created from a file; another project's is named as a wrong field, not as a wrong URL.
 FOREIGN = {"POST /v1/fine_tuning/jobs": 400}
 
@@ -193,6 +194,7 @@ def request(live: Live, route: str, values: dict[str, str], key: str | None) -> 
     for asked in CHAT:
         said = {"messages": [{"role": "user", "content": "a"}]} if "chat" in asked else {"prompt": "a"}
         bodies[asked] = {"model": "none", **said}
+    bodies |= {asked: {"model": "none", "input": "a"} for asked in RESPONSES}
     bodies[next(iter(MANAGEMENT))] = {
         "sku": {"name": "standard", "capacity": 1},
         "properties": {"model": {"format": "OpenAI", "name": "none", "version": "1"}},

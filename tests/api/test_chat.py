@@ -12,6 +12,8 @@ import openai
 import psutil
 import pytest
 from openai import AsyncOpenAI, OpenAI
+from openai.types import Completion
+from pydantic import ValidationError
 
 from api.live import Live, live
 from jobs.nursery import Nursery
@@ -131,10 +133,33 @@ def test_text_completions_are_answered_too(client: OpenAI) -> None:
     whole = client.completions.create(**asked)
     assert whole.model == BASE
     assert len(whole.choices[0].logprobs.tokens) == whole.usage.completion_tokens
-    # The SDK's type of a chunk is that of a whole answer, and has no null for a finish reason that is not there yet.
+    chunks = streamed_completion(client, **asked)
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks) == whole.choices[0].text
+
+
+def test_a_streamed_completion_lacks_nothing_of_the_sdks_type_but_a_finish_reason_that_is_not_there_yet(
+    client: OpenAI,
+) -> None:
+    """The SDK's type of a chunk is that of a whole answer: strictly, a reason is needed in each, and none may be null.
+
+    No honest stream has that: OpenAI's own chunks have null there. A stream that leaves the field out fails as well.
+    """
+    *chunks, last = streamed_completion(client, model=BASE, prompt="one two", max_tokens=5, temperature=0)
+    assert Completion.model_validate(last).choices[0].finish_reason == "length"
+    assert len(chunks) > 1
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        assert choice.pop("finish_reason") is None
+        for reason in ({}, {"finish_reason": None}):
+            with pytest.raises(ValidationError) as refused:
+                Completion.model_validate(chunk | {"choices": [choice | reason]})
+            assert [error["loc"] for error in refused.value.errors()] == [("choices", 0, "finish_reason")]
+
+
+def streamed_completion(client: OpenAI, **asked: Any) -> list[dict[str, Any]]:  # noqa: ANN401  # the SDK's overloads
     with OpenAI(base_url=client.base_url, api_key="any", max_retries=0) as lenient:
-        text = "".join(chunk.choices[0].text for chunk in lenient.completions.create(**asked, stream=True))
-    assert text == whole.choices[0].text
+        chunks: Any = lenient.completions.create(**asked, stream=True)
+        return [chunk.to_dict() for chunk in chunks]
 
 
 def test_the_answer_names_the_model_behind_an_alias(client: OpenAI) -> None:

@@ -5,9 +5,9 @@ end. The rest is passed on byte for byte, so the model server is the one judge o
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -18,9 +18,21 @@ from starlette.types import Receive, Scope, Send
 from tunewise.api.texts import ID_CHARS
 from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError
-from tunewise.jobs.completions import JSON_TYPE, NOTHING, STREAM_TYPE, Asked, Endpoint, Fields, Relay, Stream, complete
+from tunewise.jobs.completions import (
+    JSON_TYPE,
+    NOTHING,
+    STREAM_TYPE,
+    Asked,
+    Endpoint,
+    Fields,
+    Relay,
+    Stream,
+    Whole,
+    complete,
+)
 
 Result = TypeVar("Result")
+Retell: TypeAlias = Callable[[Whole | Stream], Whole | Stream]
 TRUE = b"true"
 BOOLEANS = {b"true", b"false", NOTHING}
 CLIENT_CLOSED = 499  # nginx's code; nobody is there to read it
@@ -35,11 +47,24 @@ async def relay(
         RequestError: the body is not a JSON object, names no model, or one that is not there.
         ServingError: the model's server did not start, or stopped at this request.
     """
-    asked = read_request(endpoint, await request.body(), model)
+    return await relay_asked(request, relaying, caller, read_request(endpoint, await request.body(), model))
+
+
+async def relay_asked(
+    request: Request, relaying: Relay, caller: Caller, asked: Asked, retell: Retell | None = None
+) -> Response:
+    """Answer a completion request that was read. `retell` puts the answer in other words, errors too.
+
+    Raises:
+        RequestError: its model is not there.
+        ServingError: the model's server did not start, or stopped at this request.
+    """
     async with AsyncExitStack() as held:
         answer = await _unless_gone(request, complete(relaying, caller, asked, held))
         if answer is None:
             return Response(status_code=CLIENT_CLOSED)
+        if retell is not None:
+            answer = retell(answer)
         if isinstance(answer, Stream):
             return _HeldStream(answer.events, held.pop_all())
     headers = {} if answer.retry_after is None else {"retry-after": answer.retry_after}

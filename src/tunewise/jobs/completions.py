@@ -70,10 +70,17 @@ class _Details(msgspec.Struct):
     cached_tokens: int | None = None
 
 
-class _Usage(msgspec.Struct):
+class Usage(msgspec.Struct):
+    """The tokens that an answer tells of."""
+
     prompt_tokens: int
     completion_tokens: int = 0
     prompt_tokens_details: _Details | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompt that came from the prefix cache."""
+        return (self.prompt_tokens_details or _Details()).cached_tokens or 0
 
 
 async def complete(relay: Relay, caller: Caller, asked: Asked, held: AsyncExitStack) -> Whole | Stream:
@@ -183,12 +190,11 @@ class _Exchange(NamedTuple):
         return tuned.azure_name if tuned and self.asked.model == tuned.azure_name else None
 
     def _note(self, fields: Fields) -> None:
-        usage = msgspec.json.decode(fields.get("usage", Raw(NOTHING)), type=_Usage | None)
+        usage = msgspec.json.decode(fields.get("usage", Raw(NOTHING)), type=Usage | None)
         if usage is not None:
             model = self.found.tuned.name if self.found.tuned else self.found.base
-            cached = (usage.prompt_tokens_details or _Details()).cached_tokens or 0
             self.relay.usage.note(
-                Used(self.caller.project, model, usage.prompt_tokens, cached, usage.completion_tokens)
+                Used(self.caller.project, model, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
             )
 
     def _gone(self) -> ServingError:

@@ -12,10 +12,18 @@ from tunewise.api.azure import chat, files, fine_tuning, management
 from tunewise.api.openai import chat as openai_chat
 from tunewise.api.openai import files as openai_files
 from tunewise.api.openai import models as openai_models
+from tunewise.api.openai import responses as openai_responses
 from tunewise.api.openai import uploads as openai_uploads
 from tunewise.errors import RequestError
 
-SHARED = (files.router, openai_files.router, openai_uploads.router, fine_tuning.router, openai_models.router)
+SHARED = (
+    files.router,
+    openai_files.router,
+    openai_uploads.router,
+    fine_tuning.router,
+    openai_models.router,
+    openai_responses.router,
+)
 DATED = (*SHARED, chat.router)
 DATELESS = (*SHARED, openai_chat.router)
 MANAGEMENT = management.router

@@ -1,6 +1,6 @@
 """OpenAI's dialect, under /v1: one module per resource."""
 
-from tunewise.api.openai import chat, evaluations, files, fine_tuning, models, permissions, uploads
+from tunewise.api.openai import chat, evaluations, files, fine_tuning, models, permissions, responses, uploads
 
 ROUTERS = (
     files.router,
@@ -10,4 +10,5 @@ ROUTERS = (
     permissions.router,
     models.router,
     chat.router,
+    responses.router,
 )

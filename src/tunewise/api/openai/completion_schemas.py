@@ -88,6 +88,9 @@ USAGE: Schema = {
     },
 }
 
+STREAM: Schema = {"type": "string", "description": "Server-sent events, as OpenAI sends them."}
+BUSY: Schema = {"description": "Too many requests wait for this model; `Retry-After` says for how long to pause."}
+
 
 def body(schema: Schema) -> Schema:
     """What a route's `openapi_extra` says of its body."""
@@ -108,12 +111,8 @@ def answers(kind: str, choice: Schema) -> dict[int | str, Schema]:
             "usage": USAGE,
         },
     }
-    stream = {"type": "string", "description": "`data: {chunk}` events, the last of them `data: [DONE]`."}
-    content = {"application/json": {"schema": whole}, "text/event-stream": {"schema": stream}}
-    return {
-        200: {"description": "The answer.", "content": content},
-        429: {"description": "Too many requests wait for this model; `Retry-After` says for how long to pause."},
-    }
+    content = {"application/json": {"schema": whole}, "text/event-stream": {"schema": STREAM}}
+    return {200: {"description": "The answer.", "content": content}, 429: BUSY}
 
 
 FINISH_REASON: Schema = {"enum": ["stop", "length", None]}

@@ -1,0 +1,228 @@
+"""The Responses API with the real SDK in strict mode and a real model server: the same answers as chat's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import AzureOpenAI, OpenAI
+
+from api.live import Live, live
+from jobs.tuned import BASE, PROJECT, add_tuned, make_platform
+from tunewise.api.relay import DATA, END
+from tunewise.contracts.jobs import TunedModel
+from tunewise.contracts.run import BaseModelRef
+from tunewise.store import models
+
+MESSAGES: list[Any] = [{"role": "user", "content": "Title: Crème brûlée"}]
+ASKED: dict[str, Any] = {"model": BASE, "input": MESSAGES, "max_output_tokens": 12, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def server(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(make_platform(tmp_path_factory.mktemp("responses"), tiny_model)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def tuned(server: Live, tiny_model: BaseModelRef) -> TunedModel:
+    return add_tuned(server.platform, tiny_model)
+
+
+@pytest.fixture
+def client(server: Live) -> Iterator[OpenAI]:
+    with OpenAI(
+        base_url=f"{server.url}/v1", api_key="any", max_retries=0, timeout=120, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+def chat(client: OpenAI, messages: list[Any], **changes: Any) -> Any:  # noqa: ANN401  # the SDK's overloads
+    wanted: dict[str, Any] = {"model": BASE, "messages": messages, "max_completion_tokens": 12, "temperature": 0}
+    return client.chat.completions.create(**wanted | changes)
+
+
+def respond(client: OpenAI, **changes: Any) -> Any:  # noqa: ANN401  # the SDK's overloads cannot be spread
+    return client.responses.create(**ASKED | changes)
+
+
+def test_a_response_says_what_chat_says_and_tells_its_tokens(client: OpenAI) -> None:
+    same, made = chat(client, MESSAGES), respond(client, metadata={"a": "b"}, user="u")
+    assert made.output_text == same.choices[0].message.content
+    assert (made.object, made.model, made.metadata, made.user) == ("response", BASE, {"a": "b"}, "u")
+    assert (made.status, made.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    used = (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens)
+    assert used == (same.usage.prompt_tokens, same.usage.completion_tokens, same.usage.total_tokens)
+
+
+def test_a_response_that_ends_by_itself_is_completed(client: OpenAI) -> None:
+    text = respond(client).output_text
+    ended = next(
+        made
+        for seed in range(40)
+        if (made := respond(client, input=f"{text} {seed}", max_output_tokens=400, temperature=2)).status
+        != "incomplete"
+    )
+    assert (ended.status, ended.incomplete_details, ended.output[0].status) == ("completed", None, "completed")
+    assert ended.completed_at >= ended.created_at
+
+
+def test_instructions_parts_and_an_earlier_answer_are_the_messages_of_a_chat(client: OpenAI) -> None:
+    system = [{"role": "system", "content": "Be brief."}]
+    assert respond(client, input="Hi", instructions="Be brief.").output_text == (
+        chat(client, [*system, {"role": "user", "content": "Hi"}]).choices[0].message.content
+    )
+    first = respond(client)
+    part = {"type": "input_text", "text": "And then?"}
+    asked = [*MESSAGES, *(item.model_dump() for item in first.output), {"role": "user", "content": [part]}]
+    said = [
+        *MESSAGES,
+        {"role": "assistant", "content": first.output_text},
+        {"role": "user", "content": "And then?"},
+    ]
+    assert respond(client, input=asked).output_text == chat(client, said).choices[0].message.content
+
+
+def test_a_stream_tells_the_whole_story_in_order(client: OpenAI) -> None:
+    whole = respond(client)
+    told = list(respond(client, stream=True))
+    kinds = [event.type.removeprefix("response.") for event in told]
+    assert [kind for kind in kinds if kind != "output_text.delta"] == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "incomplete",
+    ]
+    assert [event.sequence_number for event in told] == list(range(len(told)))
+    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == whole.output_text
+    last = told[-1].response
+    assert (last.output_text, last.usage, last.model) == (whole.output_text, whole.usage, whole.model)
+    assert {event.response.id for event in told if hasattr(event, "response")} == {last.id}
+    assert told[0].response.status == "in_progress"
+
+
+def test_the_sdks_stream_with_snapshots_agrees(client: OpenAI) -> None:
+    with client.responses.stream(**ASKED) as stream:
+        snapshots = [event.snapshot for event in stream if event.type == "response.output_text.delta"]
+    assert snapshots[-1] == respond(client).output_text
+
+
+def test_azures_clients_are_answered_by_deployment_or_tuned_model(server: Live, tuned: TunedModel) -> None:
+    common: dict[str, Any] = {"api_key": "k", "max_retries": 0, "_strict_response_validation": True}
+    with (
+        AzureOpenAI(azure_endpoint=server.url, api_version="2025-04-01-preview", **common) as dated,
+        OpenAI(base_url=f"{server.url}/openai/v1", default_query={"api-version": "preview"}, **common) as dateless,
+        OpenAI(base_url=f"{server.url}/v1", **common) as plain,
+    ):
+        answers = [
+            respond(dated, model=tuned.azure_name),
+            respond(dateless, model=tuned.azure_name),
+            respond(plain, model=tuned.name),
+        ]
+        assert len({answer.output_text for answer in answers}) == 1
+        assert [answer.model for answer in answers] == [tuned.azure_name, tuned.azure_name, tuned.name]
+        assert answers[0].output_text != respond(plain).output_text
+
+
+def test_usage_is_kept_streamed_or_not(server: Live, client: OpenAI, tuned: TunedModel) -> None:
+    one = respond(client, model=tuned.name).usage
+    before = used(server, tuned)
+    respond(client, model=tuned.name)
+    list(respond(client, model=tuned.name, stream=True))
+    for _ in range(200):
+        if used(server, tuned)["requests"] == before["requests"] + 2:
+            break
+        httpx.get(f"{server.url}/healthz")
+    kept = used(server, tuned)
+    assert kept["prompt_tokens"] - before["prompt_tokens"] == 2 * one.input_tokens
+    assert kept["completion_tokens"] - before["completion_tokens"] == 2 * one.output_tokens
+
+
+def used(server: Live, model: TunedModel) -> dict[str, int]:
+    with server.platform.database.read() as session:
+        return models.usage(session, PROJECT, model.name)
+
+
+REFUSED: list[tuple[dict[str, Any], str, str]] = [
+    ({"store": True}, "unsupported_parameter", "store"),
+    ({"previous_response_id": "resp_1"}, "unsupported_parameter", "previous_response_id"),
+    ({"background": True}, "unsupported_parameter", "background"),
+    ({"tools": [{"type": "web_search"}]}, "unsupported_parameter", "tools"),
+    ({"tool_choice": "required"}, "unsupported_parameter", "tool_choice"),
+    ({"reasoning": {"effort": "high"}}, "unsupported_parameter", "reasoning"),
+    ({"text": {"format": {"type": "json_object"}}}, "unsupported_parameter", "text"),
+    ({"truncation": "auto"}, "unsupported_parameter", "truncation"),
+    ({"include": ["reasoning.encrypted_content"]}, "unsupported_parameter", "include"),
+    ({"extra_body": {"colour": "red"}}, "unknown_parameter", "colour"),
+    ({"extra_body": {"seed": 1}}, "unknown_parameter", "seed"),
+    ({"extra_query": {"colour": "red"}}, "unknown_parameter", "colour"),
+    ({"temperature": 3}, "invalid_value", "temperature"),
+    ({"max_output_tokens": 0}, "invalid_value", "max_output_tokens"),
+    ({"max_output_tokens": 5000}, "context_length_exceeded", "input"),
+    ({"input": []}, "invalid_value", "input"),
+    ({"input": [{"role": "tool", "content": "a"}]}, "invalid_value", "input.0.role"),
+    ({"input": [{"type": "function_call_output", "call_id": "a", "output": "b"}]}, "", "input.0.type"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://x.test/a"}]}]},
+        "",
+        "input.0.content.0.type",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "code", "param"), REFUSED)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    client: OpenAI, changes: dict[str, Any], code: str, param: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        respond(client, **changes)
+    assert (caught.value.code if code else "", caught.value.param) == (code, param)
+
+
+def test_what_asks_for_nothing_is_taken(client: OpenAI) -> None:
+    nothing: dict[str, Any] = {
+        "store": False,
+        "tools": [],
+        "tool_choice": "auto",
+        "truncation": "disabled",
+        "text": {"format": {"type": "text"}},
+        "background": False,
+        "previous_response_id": None,
+        "parallel_tool_calls": True,
+    }
+    assert respond(client, **nothing).output_text == respond(client).output_text
+
+
+def test_an_unknown_model_is_told_what_there_is_and_nothing_can_be_looked_up(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        respond(client, model="gpt-9")
+    assert caught.value.code == "model_not_found"
+    made = respond(client)
+    for gone in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
+        with pytest.raises(openai.NotFoundError):
+            gone(made.id)
+
+
+def test_a_model_server_that_stops_ends_the_stream_with_a_failure() -> None:
+    import asyncio
+    from collections.abc import AsyncIterator
+
+    from tunewise.api.openai.response_objects import Echoed, events
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield DATA + b'{"model":"m","choices":[{"delta":{"content":"a"},"finish_reason":null}]}' + END
+        yield DATA + b'{"error":{"message":"stopped"}}' + END
+
+    echoed = Echoed(instructions=None, max_output_tokens=None, metadata={}, temperature=None, top_p=None, user=None)
+
+    async def told() -> bytes:
+        return b"".join([piece async for piece in events(echoed, pieces())])
+
+    last = asyncio.run(told()).split(END)[-2]
+    assert last.startswith(b"event: response.failed")
+    assert b'"message":"stopped"' in last
