@@ -10,7 +10,6 @@ from openai import AzureOpenAI, OpenAI
 
 from api.live import Live, live
 from jobs.tuned import BASE, PROJECT, add_tuned, make_platform
-from tunewise.api.relay import DATA, END
 from tunewise.contracts.jobs import TunedModel
 from tunewise.contracts.run import BaseModelRef
 from tunewise.store import models
@@ -54,18 +53,6 @@ def test_a_response_says_what_chat_says_and_tells_its_tokens(client: OpenAI) -> 
     assert (made.status, made.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     used = (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens)
     assert used == (same.usage.prompt_tokens, same.usage.completion_tokens, same.usage.total_tokens)
-
-
-def test_a_response_that_ends_by_itself_is_completed(client: OpenAI) -> None:
-    text = respond(client).output_text
-    ended = next(
-        made
-        for seed in range(40)
-        if (made := respond(client, input=f"{text} {seed}", max_output_tokens=400, temperature=2)).status
-        != "incomplete"
-    )
-    assert (ended.status, ended.incomplete_details, ended.output[0].status) == ("completed", None, "completed")
-    assert ended.completed_at >= ended.created_at
 
 
 def test_instructions_parts_and_an_earlier_answer_are_the_messages_of_a_chat(client: OpenAI) -> None:
@@ -206,23 +193,3 @@ def test_an_unknown_model_is_told_what_there_is_and_nothing_can_be_looked_up(cli
     for gone in (client.responses.retrieve, client.responses.delete, client.responses.cancel):
         with pytest.raises(openai.NotFoundError):
             gone(made.id)
-
-
-def test_a_model_server_that_stops_ends_the_stream_with_a_failure() -> None:
-    import asyncio
-    from collections.abc import AsyncIterator
-
-    from tunewise.api.openai.response_objects import Echoed, events
-
-    async def pieces() -> AsyncIterator[bytes]:
-        yield DATA + b'{"model":"m","choices":[{"delta":{"content":"a"},"finish_reason":null}]}' + END
-        yield DATA + b'{"error":{"message":"stopped"}}' + END
-
-    echoed = Echoed(instructions=None, max_output_tokens=None, metadata={}, temperature=None, top_p=None, user=None)
-
-    async def told() -> bytes:
-        return b"".join([piece async for piece in events(echoed, pieces())])
-
-    last = asyncio.run(told()).split(END)[-2]
-    assert last.startswith(b"event: response.failed")
-    assert b'"message":"stopped"' in last
