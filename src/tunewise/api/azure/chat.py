@@ -1,4 +1,7 @@
-"""Azure's completions: the deployment stands in the path. Anything that can be hosted counts as one."""
+"""Azure's completions: the deployment stands in the path. Anything that can be hosted counts as one.
+
+A model's name may hold a slash; the route of chat comes first, so that no deployment seems to be called `NAME/chat`.
+"""
 
 from typing import Annotated, TypeAlias
 
@@ -20,7 +23,7 @@ from tunewise.errors import RequestError
 from tunewise.jobs.completions import Endpoint, Relay
 from tunewise.jobs.deployments import NOT_THERE
 
-router = APIRouter(prefix="/deployments/{deployment}", tags=["azure completions"], route_class=Route)
+router = APIRouter(prefix="/deployments/{deployment:path}", tags=["azure completions"], route_class=Route)
 Deployed: TypeAlias = Annotated[
     str, Path(max_length=ID_CHARS, description="A deployment, or a model.", examples=["sarcastic-owl"])
 ]
