@@ -42,6 +42,7 @@ def wandb(**texts: str) -> bytes:
 
 
 END = b"--b--\r\n"
+LONG = {"test_file": "f", "graders": [{"type": "exact_match", "name": "n", "reference": "r" * 100_000}]}
 FILE, PURPOSE = part("file", ROW, "a.jsonl"), part("purpose", b"fine-tune")
 BAD: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
     "100,000 arrays deep": (JOBS, b"[" * 100_000, JSON, 400, "invalid_json"),
@@ -156,6 +157,12 @@ def test_bad_input_is_a_clear_4xx_and_the_server_goes_on(live: Live, case: str) 
     assert answer.headers["x-should-retry"] == "false"
     assert list(live.platform.incoming_dir.iterdir()) == []
     assert live.http.get("/healthz").status_code == 200
+
+
+def test_an_evaluation_is_refused_for_its_length_and_nothing_else(live: Live) -> None:
+    body = {"model": "m", "training_file": "f", "evaluation": LONG}
+    error = live.http.post(JOBS, json=body).json()["error"]
+    assert (error["param"], "100,000 are allowed" in error["message"]) == ("evaluation", True)
 
 
 URLS: dict[str, tuple[str, int]] = {

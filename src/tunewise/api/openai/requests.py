@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from tunewise.api.texts import Id, Line, Metadata, PathText
 from tunewise.contracts.evaluations import EvaluationRequest
@@ -15,6 +15,18 @@ from tunewise.jobs import uploads
 from tunewise.jobs.fine_tuning import Submission
 
 UploadPurpose: TypeAlias = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
+
+
+EVALUATION_CHARS = 100_000
+
+
+def _not_too_long(evaluation: EvaluationRequest) -> EvaluationRequest:
+    """Its prompts and templates share one limit."""
+    if (length := len(evaluation.model_dump_json())) > EVALUATION_CHARS:
+        raise ValueError(
+            f"it has {length:,} characters of JSON, and {EVALUATION_CHARS:,} are allowed; shorten its texts"
+        )
+    return evaluation
 
 
 class SupervisedRequest(Frozen):
@@ -50,7 +62,7 @@ class CreateFineTuningJob(Frozen):
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = Field(
         default=None, description="Weights & Biases: the run is written to the server's disk when the job has ended."
     )
-    evaluation: EvaluationRequest | None = Field(
+    evaluation: Annotated[EvaluationRequest, AfterValidator(_not_too_long)] | None = Field(
         default=None, description="Ours: how the run is to be judged. Its alternatives are asked before it is trained."
     )
 
