@@ -313,7 +313,7 @@ def test_a_body_that_comes_after_its_refusal_does_not_lose_the_answer(live: Live
 
 @pytest.mark.parametrize("attempt", range(5))
 def test_the_time_of_a_body_ends_also_when_a_piece_comes_at_that_moment(attempt: int) -> None:
-    ended = time.monotonic() + 1.0
+    ended = time.monotonic() + 20.0  # longer than a busy machine may stall
 
     async def drip() -> Message:
         await asyncio.sleep(0)
