@@ -102,6 +102,7 @@ def look(
     page.on("request", lambda request: _refuse_elsewhere(request.url, url, faults))
     try:
         page.goto(url)
+        page.wait_for_function("window.did_handshake === true")
         yield page
         assert not faults
     finally:

@@ -1,27 +1,33 @@
-"""The whole way in a browser, on a tiny model: from files to a verdict."""
+"""The whole way in a browser, on a tiny model: from a spreadsheet to a verdict, a chat and an export."""
 
+import csv
+import io
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from jobs.tuned import BASE
 from tunewise.contracts.run import BaseModelRef
 from tunewise.settings import get_settings
 from web.browsing import Site, look, serious_issues, studio
 
-ROWS = 24
+ROWS = 60
 WAIT_MS = 120_000
 
 
-def rows(count: int, *, first: int = 0) -> bytes:
-    """Questions with one answer of three."""
-    line = (
-        '{{"messages":[{{"role":"user","content":"colour of thing {n}?"}},{{"role":"assistant","content":"{a}"}}]}}\n'
-    )
-    return "".join(line.format(n=n, a=("red", "green", "blue")[n % 3]) for n in range(first, first + count)).encode()
+def spreadsheet() -> bytes:
+    """Questions with one answer of three; line 7 has no answer, and the last row repeats the first."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["Question", "Answer", "Author"])
+    for number in range(ROWS):
+        answer = "" if number == 5 else ("red", "green", "blue")[number % 3]
+        writer.writerow([f"What colour has thing {number}, the {'big' if number % 2 else 'small'} one?", answer, "me"])
+    writer.writerow(["What colour has thing 0, the small one?", "red", "me"])
+    return text.getvalue().encode()
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +39,6 @@ def tiny_site(tmp_path_factory: pytest.TempPathFactory, tiny_model: BaseModelRef
         (models / ready.name).symlink_to(ready)
     (models / f"hub--{BASE.replace('/', '--')}").symlink_to(tiny_model.path)
     with studio(home, TUNEWISE_HOME=str(home)) as running:
-        client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="x")
-        client.files.create(file=("train.jsonl", rows(ROWS)), purpose="fine-tune")
-        client.files.create(file=("test.jsonl", rows(12, first=1000)), purpose="fine-tune")
         yield running
 
 
@@ -44,32 +47,84 @@ def choose(page: Page, label: str, value: str) -> None:
     page.get_by_role("option", name=value, exact=True).click()
 
 
-def test_a_run_is_asked_for_watched_paused_resumed_and_judged(
+def test_from_a_spreadsheet_to_a_verdict_a_chat_and_an_export(
     browser: Browser, tiny_site: Site, tmp_path: Path
 ) -> None:
-    with look(browser, f"{tiny_site.url}/runs/new") as page:
-        choose(page, "Model to tune", BASE)
-        choose(page, "Examples to train on", "train.jsonl")
-        choose(page, "Test rows", "test.jsonl")
-        expect(page.get_by_label("How an answer is graded")).to_have_value("One of a few labels")
-        page.get_by_role("button", name="Grade this answer").click()
-        expect(page.get_by_text("Score: 1.00")).to_be_visible()
-        page.get_by_label("Name of the run").fill("colours")
-        page.get_by_text("Quick: one epoch").click()
-        expect(page.get_by_text("Time to train")).to_be_visible()
-        expect(page.get_by_role("button", name="Start the run")).to_be_enabled()
-        assert serious_issues(page) == []
-        page.get_by_role("button", name="Start the run").click()
-        page.wait_for_url("**/runs/ftjob-*")
-        expect(page.get_by_role("heading", name="colours")).to_be_visible()
-        with look(browser, page.url, phone=True) as other:
+    with look(browser, f"{tiny_site.url}/data") as page:
+        bring_the_spreadsheet(page)
+        mend_and_split(page)
+        start_the_run(page)
+        address = page.url
+        with look(browser, address, phone=True) as other:
             page.get_by_role("button", name="Pause").click(timeout=WAIT_MS)
             expect(other.get_by_text("Paused", exact=True)).to_be_visible(timeout=WAIT_MS)
             other.get_by_role("button", name="Resume").click()
+    with look(browser, address) as page:  # every browser was closed meanwhile
         expect(page.get_by_text("Succeeded", exact=True)).to_be_visible(timeout=WAIT_MS)
-        expect(page.get_by_role("heading", name="Scores")).to_be_visible(timeout=WAIT_MS)
+        expect(page.get_by_role("heading", name="Scores", exact=True)).to_be_visible(timeout=WAIT_MS)
         assert serious_issues(page) == []
-        with page.expect_download() as saved:
-            page.get_by_role("link", name="Report", exact=True).click()
-        saved.value.save_as(tmp_path / "report.html")
-        assert "Biggest wins and regressions" in (tmp_path / "report.html").read_text()
+        assert "Biggest wins and regressions" in saved(page, "Report", tmp_path / "report.html").read_text()
+        chat(page)
+        page.goto(address)
+        page.get_by_role("link", name="ft:").click()
+        export = saved(page, "LoRA adapter (zip)", tmp_path / "adapter.zip")
+    assert "adapter_model.safetensors" in {name.rpartition("/")[2] for name in zipfile.ZipFile(export).namelist()}
+
+
+def bring_the_spreadsheet(page: Page) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a file").click()
+    brought: FilePayload = {"name": "colours.csv", "mimeType": "text/csv", "buffer": spreadsheet()}
+    chooser.value.set_files([brought])
+    page.wait_for_url("**/data/file-*")
+    expect(page.get_by_label("What the user says")).to_have_value("Question")
+    expect(page.get_by_label("What the assistant answers")).to_have_value("Answer")
+    expect(page.get_by_text("What colour has thing 0, the small one?").nth(1)).to_be_visible()
+    assert serious_issues(page) == []
+    page.get_by_role("button", name="Convert").click()
+    expect(page.get_by_text(f"{ROWS} of {ROWS + 1} rows became examples.")).to_be_visible()
+    bad_row = page.get_by_role("region", name="Rows that could not be converted").get_by_role("row").nth(1)
+    expect(bad_row.get_by_role("cell").first).to_have_text("7")
+    page.get_by_role("link", name="Go on with colours.jsonl").click()
+
+
+def mend_and_split(page: Page) -> None:
+    finding = page.get_by_role("article").filter(has_text="1 × duplicate")
+    expect(finding.get_by_text(f"Line(s) {ROWS}")).to_be_visible(timeout=WAIT_MS)
+    finding.get_by_role("button", name="Make a copy without these 1 line(s)").click()
+    expect(page.get_by_role("heading", name="colours.mended.jsonl")).to_be_visible()
+    expect(page.get_by_text("Rows and tokens")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("× duplicate")).to_have_count(0)
+    assert serious_issues(page) == []
+    page.get_by_role("button", name="Split, and go on to a new run").click()
+    page.wait_for_url("**/runs/new?*")
+
+
+def start_the_run(page: Page) -> None:
+    choose(page, "Model to tune", BASE)
+    expect(page.get_by_label("Examples to train on")).to_have_value("colours.mended.train.jsonl")
+    expect(page.get_by_label("How an answer is graded")).to_have_value("One of a few labels")
+    page.get_by_role("button", name="Grade this answer").click()
+    expect(page.get_by_text("Score: 1.00")).to_be_visible()
+    page.get_by_label("Name of the run").fill("colours")
+    page.get_by_text("Quick: one epoch").click()
+    expect(page.get_by_text("Time to train")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_role("button", name="Start the run")).to_be_enabled(timeout=WAIT_MS)
+    assert serious_issues(page) == []
+    page.get_by_role("button", name="Start the run").click()
+    page.wait_for_url("**/runs/ftjob-*")
+    expect(page.get_by_role("heading", name="colours")).to_be_visible()
+
+
+def chat(page: Page) -> None:
+    page.get_by_role("link", name="Try it in the playground").click()
+    page.get_by_label("Your question").fill("What colour has thing 3, the big one?")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_text("tokens").first).to_be_visible(timeout=WAIT_MS)
+
+
+def saved(page: Page, link: str, place: Path) -> Path:
+    with page.expect_download() as download:
+        page.get_by_role("link", name=link).first.click()
+    download.value.save_as(place)
+    return place

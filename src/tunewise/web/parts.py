@@ -99,7 +99,7 @@ def empty(title: str, text: str) -> None:
 
 
 def button(
-    text: str, on_click: Callable[..., Any], *, kind: Literal["first", "second", "danger"] = "second"
+    text: str, on_click: Callable[..., Any] | None, *, kind: Literal["first", "second", "danger"] = "second"
 ) -> ui.button:
     """A button; of `first` there is one at most on a page."""
     return ui.button(text, on_click=on_click, color=None).props("no-caps flat").classes(f"tw-button tw-{kind}")

@@ -50,8 +50,12 @@ def _upload(visit: Visit) -> None:
 
     upload = ui.upload(auto_upload=True, max_file_size=limit * MEGABYTE, on_upload=arrived, on_rejected=refused)
     upload.props("flat").classes("tw-upload")
-    upload.add_slot("header", Markup("<p>{}</p>").format(t("Drop a file here")))
-    button(t("Choose a file"), lambda: upload.run_method("pickFiles"), kind="first")
+    # The library's file field: without it in the header, there is none.
+    field = Markup("<label>{}<q-uploader-add-trigger /></label>").format(t("Drop a file here"))
+    upload.add_slot("header", field)
+    choose = button(t("Choose a file"), None, kind="first")
+    # In the browser at once: it opens its dialog only where a person has just clicked.
+    choose.on("click", js_handler="() => document.querySelector('.tw-upload input').click()")
 
 
 async def _keep(visit: Visit, brought: FileUpload) -> StoredFile:

@@ -159,7 +159,7 @@ def _head(job: Job, names: dict[str, str]) -> Markup:
         rate = f"{found.learning_rate_multiplier:g}"
         pairs.append((t("Epochs, batch size, learning rate ×"), f"{found.n_epochs}, {found.batch_size}, {rate}"))
     if job.fine_tuned_model is not None:
-        pairs.append((t("Tuned model"), link(f"/models/{job.id}", job.fine_tuned_model)))
+        pairs.append((t("Tuned model"), link(f"/models/{job.fine_tuned_model}", job.fine_tuned_model)))
     if job.finished_at is not None:
         pairs.append((t("Ended"), when(job.finished_at)))
     error = Markup("")
