@@ -1,6 +1,7 @@
 """What every route is given: the platform, and who asks. Knows headers; what a key is worth is `jobs.access`'."""
 
 import re
+from functools import partial
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 from fastapi import Depends, Request
@@ -9,7 +10,7 @@ from starlette.datastructures import Headers
 
 from tunewise.contracts.jobs import Caller
 from tunewise.jobs import access
-from tunewise.jobs.completions import Relay
+from tunewise.jobs.completions import Asker, Relay
 from tunewise.jobs.platform import Platform
 
 # How a caller is named, as the OpenAPI document has it.
@@ -112,3 +113,11 @@ def _host_of(headers: Headers) -> str | None:
 
 CallerDep: TypeAlias = Annotated[Caller, Depends(credentials_of)]
 """Who asks; only in the functions of an `api.route.Route`, which turns the credentials into the caller."""
+
+
+async def asker_of(request: Request) -> Asker:
+    """What tells who asks, to be called in the thread in which more is looked up."""
+    return partial(caller_of, await credentials_of(request))
+
+
+AskerDep: TypeAlias = Annotated[Asker, Depends(asker_of)]

@@ -16,13 +16,13 @@ from msgspec import Raw
 from starlette.types import Receive, Scope, Send
 
 from tunewise.api.texts import ID_CHARS
-from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError
 from tunewise.jobs.completions import (
     JSON_TYPE,
     NOTHING,
     STREAM_TYPE,
     Asked,
+    Asker,
     Endpoint,
     Fields,
     Relay,
@@ -39,28 +39,28 @@ CLIENT_CLOSED = 499  # nginx's code; nobody is there to read it
 
 
 async def relay(
-    request: Request, relaying: Relay, caller: Caller, endpoint: Endpoint, model: str | None = None
+    request: Request, relaying: Relay, asker: Asker, endpoint: Endpoint, model: str | None = None
 ) -> Response:
     """Answer a completion request. `model`: where the URL names it, as Azure's does.
 
     Raises:
-        RequestError: the body is not a JSON object, names no model, or one that is not there.
+        RequestError: who asks may not; the body is not a JSON object, names no model, or one that is not there.
         ServingError: the model's server did not start, or stopped at this request.
     """
-    return await relay_asked(request, relaying, caller, read_request(endpoint, await request.body(), model))
+    return await relay_asked(request, relaying, asker, read_request(endpoint, await request.body(), model))
 
 
 async def relay_asked(
-    request: Request, relaying: Relay, caller: Caller, asked: Asked, retell: Retell | None = None
+    request: Request, relaying: Relay, asker: Asker, asked: Asked, retell: Retell | None = None
 ) -> Response:
     """Answer a completion request that was read. `retell` puts the answer in other words, errors too.
 
     Raises:
-        RequestError: its model is not there.
+        RequestError: who asks may not; its model is not there.
         ServingError: the model's server did not start, or stopped at this request.
     """
     async with AsyncExitStack() as held:
-        answer = await _unless_gone(request, complete(relaying, caller, asked, held))
+        answer = await _unless_gone(request, complete(relaying, asker, asked, held))
         if answer is None:
             return Response(status_code=CLIENT_CLOSED)
         if retell is not None:

@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from tunewise.api.dependencies import CallerDep, Credentials, caller_of, credentials_of
+from tunewise.api.dependencies import AskerDep, CallerDep, Credentials, caller_of, credentials_of
 from tunewise.errors import RequestError
 
 
@@ -24,10 +24,11 @@ class Route(APIRoute):
     """A route of ours; each router is made with this class. `asks`: whether it takes the caller."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **given: Any) -> None:  # noqa: ANN401 - FastAPI's own
-        self.asks = any(parameter.annotation == CallerDep for parameter in signature(endpoint).parameters.values())
+        takes = [parameter.annotation for parameter in signature(endpoint).parameters.values()]
+        self.asks = CallerDep in takes or AskerDep in takes
         if not iscoroutinefunction(endpoint):
             endpoint = _written(endpoint, given.get("status_code"))
-        elif self.asks:
+        elif CallerDep in takes:
             endpoint = _awaited(endpoint)
         super().__init__(path, endpoint, **given)
 

@@ -7,7 +7,7 @@ API and the studio complete through here alike.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -24,6 +24,7 @@ from tunewise.jobs.usage import UsageLog, Used
 
 Endpoint: TypeAlias = Literal["chat/completions", "completions"]
 Fields: TypeAlias = dict[str, Raw]
+Asker: TypeAlias = Callable[[], Caller]
 NOTHING = b"null"
 DATA, END, DONE = b"data: ", b"\n\n", b"data: [DONE]"
 JSON_TYPE, STREAM_TYPE = "application/json", "text/event-stream"
@@ -83,14 +84,21 @@ class Usage(msgspec.Struct):
         return (self.prompt_tokens_details or _Details()).cached_tokens or 0
 
 
-async def complete(relay: Relay, caller: Caller, asked: Asked, held: AsyncExitStack) -> Whole | Stream:
+async def complete(relay: Relay, asker: Asker, asked: Asked, held: AsyncExitStack) -> Whole | Stream:
     """Answer a request. Until `held` is closed, the model's server is not let go; a stream is read before that.
 
+    `asker` is called in a thread, with what else is looked up.
+
     Raises:
-        RequestError: model_not_found, or model_unavailable when its files are not there.
+        RequestError: what `asker` raises; model_not_found, or model_unavailable when its files are not there.
         ServingError: the model's server did not start, or stopped at this request.
     """
-    found = await asyncio.to_thread(find_model, relay.platform, caller, asked.model)
+
+    def looked_up() -> tuple[Caller, Resolved]:
+        caller = asker()
+        return caller, find_model(relay.platform, caller, asked.model)
+
+    caller, found = await asyncio.to_thread(looked_up)
     return await _Exchange(relay, caller, asked, found).answer(held)
 
 

@@ -78,7 +78,8 @@ async def ask(relay: Relay, caller: Caller, body: Json) -> AsyncGenerator[Piece,
     began, first, reason = time.monotonic(), None, None
     fields = {name: Raw(msgspec.json.encode(value)) for name, value in body.items()}
     async with AsyncExitStack() as held:
-        answer = await complete(relay, caller, Asked("chat/completions", fields, body["model"], wants_usage=True), held)
+        asked = Asked("chat/completions", fields, body["model"], wants_usage=True)
+        answer = await complete(relay, lambda: caller, asked, held)
         if isinstance(answer, Whole):
             raise _refusal(msgspec.json.decode(answer.content))
         async for chunk in _chunks(answer.events):

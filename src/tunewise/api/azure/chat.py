@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Path, Request, Response
 
-from tunewise.api.dependencies import CallerDep, RelayDep
+from tunewise.api.dependencies import AskerDep, RelayDep
 from tunewise.api.openai.completion_schemas import (
     CHAT_ANSWERS,
     CHAT_REQUEST,
@@ -18,9 +18,8 @@ from tunewise.api.openai.completion_schemas import (
 from tunewise.api.relay import relay
 from tunewise.api.route import Route
 from tunewise.api.texts import ID_CHARS
-from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError
-from tunewise.jobs.completions import Endpoint, Relay
+from tunewise.jobs.completions import Asker, Endpoint, Relay
 from tunewise.jobs.deployments import NOT_THERE
 
 router = APIRouter(prefix="/deployments/{deployment:path}", tags=["azure completions"], route_class=Route)
@@ -37,10 +36,10 @@ Deployed: TypeAlias = Annotated[
     openapi_extra=body(CHAT_REQUEST),
 )
 async def create_chat_completion(
-    deployment: Deployed, request: Request, relaying: RelayDep, caller: CallerDep
+    deployment: Deployed, request: Request, relaying: RelayDep, asker: AskerDep
 ) -> Response:
     """As OpenAI's; `model` in the body is not looked at."""
-    return await _relay(request, relaying, caller, "chat/completions", deployment)
+    return await _relay(request, relaying, asker, "chat/completions", deployment)
 
 
 @router.post(
@@ -50,14 +49,14 @@ async def create_chat_completion(
     responses=COMPLETION_ANSWERS,
     openapi_extra=body(COMPLETION_REQUEST),
 )
-async def create_completion(deployment: Deployed, request: Request, relaying: RelayDep, caller: CallerDep) -> Response:
+async def create_completion(deployment: Deployed, request: Request, relaying: RelayDep, asker: AskerDep) -> Response:
     """As OpenAI's; `model` in the body is not looked at."""
-    return await _relay(request, relaying, caller, "completions", deployment)
+    return await _relay(request, relaying, asker, "completions", deployment)
 
 
-async def _relay(request: Request, relaying: Relay, caller: Caller, endpoint: Endpoint, deployment: str) -> Response:
+async def _relay(request: Request, relaying: Relay, asker: Asker, endpoint: Endpoint, deployment: str) -> Response:
     try:
-        return await relay(request, relaying, caller, endpoint, deployment)
+        return await relay(request, relaying, asker, endpoint, deployment)
     except RequestError as error:
         if error.code != "model_not_found":
             raise

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from tunewise.api.dependencies import CallerDep, RelayDep
+from tunewise.api.dependencies import AskerDep, RelayDep
 from tunewise.api.openai.completion_schemas import (
     CHAT_ANSWERS,
     CHAT_REQUEST,
@@ -23,9 +23,9 @@ router = APIRouter(tags=["completions"], route_class=Route)
     responses=CHAT_ANSWERS,
     openapi_extra=body(CHAT_REQUEST),
 )
-async def create_chat_completion(request: Request, relaying: RelayDep, caller: CallerDep) -> Response:
+async def create_chat_completion(request: Request, relaying: RelayDep, asker: AskerDep) -> Response:
     """A field that the model cannot honour is refused by name, unless its value asks for nothing."""
-    return await relay(request, relaying, caller, "chat/completions")
+    return await relay(request, relaying, asker, "chat/completions")
 
 
 @router.post(
@@ -35,6 +35,6 @@ async def create_chat_completion(request: Request, relaying: RelayDep, caller: C
     responses=COMPLETION_ANSWERS,
     openapi_extra=body(COMPLETION_REQUEST),
 )
-async def create_completion(request: Request, relaying: RelayDep, caller: CallerDep) -> Response:
+async def create_completion(request: Request, relaying: RelayDep, asker: AskerDep) -> Response:
     """The prompt is taken as it stands, without the model's chat template."""
-    return await relay(request, relaying, caller, "completions")
+    return await relay(request, relaying, asker, "completions")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
-from tunewise.api.dependencies import CallerDep, RelayDep
+from tunewise.api.dependencies import AskerDep, RelayDep
 from tunewise.api.openai.completion_schemas import BUSY, STREAM
 from tunewise.api.openai.response_objects import Echoed, ResponseObject, events, response
 from tunewise.api.relay import read_request, relay_asked
@@ -161,10 +161,10 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("", summary="Create a response", response_class=Response, responses=ANSWERS)
-async def create_response(asked: CreateResponse, request: Request, relaying: RelayDep, caller: CallerDep) -> Response:
+async def create_response(asked: CreateResponse, request: Request, relaying: RelayDep, asker: AskerDep) -> Response:
     """A chat completion in the words of the Responses API. Nothing of it is kept."""
     chat = read_request("chat/completions", asked.chat())
-    return await relay_asked(request, relaying, caller, chat, partial(_retold, asked.echoed()))
+    return await relay_asked(request, relaying, asker, chat, partial(_retold, asked.echoed()))
 
 
 def _retold(echoed: Echoed, chat: Whole | Stream) -> Whole | Stream:
