@@ -6,12 +6,15 @@ Knows the database; knows nothing of requests. A process that is killed loses wh
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 from tunewise.errors import StoreError
 from tunewise.jobs.platform import Platform
 from tunewise.store import models
+
+BATCH_SECONDS = 0.25
+"""How long others are waited for: a transaction for each answer would take longer than passing the answer on."""
 
 RETRY_SECONDS = 1.0
 WAITING_MAX = 100_000
@@ -35,7 +38,7 @@ class UsageLog:
         self._platform = platform
         self._waiting: list[Used] = []
         self._stirred = asyncio.Event()
-        self._is_ending = False
+        self._ending = asyncio.Event()
 
     def note(self, used: Used) -> None:
         """Keep it soon. While the database is away for long, the newest are dropped, and that is logged."""
@@ -52,20 +55,23 @@ class UsageLog:
         try:
             yield
         finally:
-            self._is_ending = True
+            self._ending.set()
             self._stirred.set()
             await writing
 
     async def _write_on(self) -> None:
-        while self._waiting or not self._is_ending:
+        while self._waiting or not self._ending.is_set():
             await self._stirred.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BATCH_SECONDS):
+                    await self._ending.wait()
             self._stirred.clear()
             batch, self._waiting = self._waiting, []
             try:
                 await asyncio.to_thread(self._write, batch)
             except StoreError as error:
                 _log.warning("%d records of usage not written: %s", len(batch), error.message)
-                if self._is_ending:
+                if self._ending.is_set():
                     return
                 self._waiting[:0] = batch
                 await asyncio.sleep(RETRY_SECONDS)

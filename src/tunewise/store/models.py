@@ -159,7 +159,7 @@ def remove_deployment(session: Session, project: str, name: str) -> bool:
 
 
 def record_usage(session: Session, project: str, model: str, *, prompt: int, cached: int, completion: int) -> None:
-    """Keep the tokens of one answered request."""
+    """Keep the tokens of one answered request; all of a transaction are written at its end, in one statement."""
     session.add(
         UsageRow(
             project=project,
@@ -170,7 +170,6 @@ def record_usage(session: Session, project: str, model: str, *, prompt: int, cac
             completion_tokens=completion,
         )
     )
-    session.flush()
 
 
 def usage(session: Session, project: str, model: str) -> dict[str, int]:
