@@ -23,6 +23,7 @@ from api.live import ROW, serving
 from jobs.nursery import Nursery
 
 SECONDS = float(os.environ.get("TUNEWISE_TEST_SCHEMA_SECONDS", "12"))
+LEAST_CASES = 4  # of each operation, however slow the machine is
 ANSWER_SECONDS = 120  # the first chat starts a model server
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -78,11 +79,12 @@ def test_the_server_keeps_to_its_document(tmp_path: Path, nursery: Nursery, figu
     figures.append(f"schemathesis: {json.dumps(summary)}")
     assert broken == []
     assert counts["5xx"] == 0
-    assert counts.total() > len(found)
+    assert counts.total() >= LEAST_CASES * len(found) / 2  # some operations have fewer cases to tell apart
 
 
 def _ask(operation: Any, ends: float, counts: Counter[str], broken: list[str]) -> None:  # noqa: ANN401 - untyped there
     """Send cases until the time is over; count the answers by hundreds, and keep what contradicts the document."""
+    sent = 0
 
     @settings(
         max_examples=40,
@@ -93,8 +95,10 @@ def _ask(operation: Any, ends: float, counts: Counter[str], broken: list[str]) -
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Any) -> None:  # noqa: ANN401 - untyped there
-        if time.monotonic() > ends:
+        nonlocal sent
+        if sent >= LEAST_CASES and time.monotonic() > ends:
             return
+        sent += 1
         answer = case.call(timeout=ANSWER_SECONDS)
         counts[f"{answer.status_code // 100}xx"] += 1
         try:
