@@ -86,7 +86,7 @@ def test_base_tuned_and_examples_answer_one_question_side_by_side(
         expect(page.get_by_label("System prompt")).to_have_value("Be brief.")
         sample(page)
         answers = ask(page, QUESTION, 3)
-        assert len(set(answers)) == 3
+        assert answers[0] != answers[1]
         assert serious_issues(page) == []
         bodies = [json.loads(copied(page, place, "curl").split("<<'JSON'\n")[1][:-6]) for place in (1, 2, 3)]
         assert [body["model"] for body in bodies] == [BASE, tuned.name, BASE]
@@ -124,8 +124,9 @@ def test_an_answer_can_be_stopped_and_a_refusal_is_told(browser: Browser, site: 
     with look(browser, f"{site.url}/playground?model={tuned.id}") as page:
         expect(page.get_by_role("alert").first).to_contain_text("There is no model")
         page.goto(f"{site.url}/playground?model={tuned.name}")
-        for _ in range(2):
+        for left in (2, 1):
             page.get_by_role("button", name="Close").last.click()
+            expect(page.get_by_label("Model")).to_have_count(left)
         page.get_by_label("Max tokens").fill("1900")
         page.get_by_label("Your question").fill(QUESTION)
         page.get_by_label("Your question").press("Enter")
