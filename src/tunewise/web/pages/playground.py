@@ -91,8 +91,9 @@ class Playground:
     def close(self, column: "Column") -> None:
         """Take a column away."""
         self._columns.remove(column)
-        column.card.delete()
-        self._show_columns()
+        with self._talks:  # the button that was pressed goes with its column
+            column.card.delete()
+            self._show_columns()
 
     async def send(self) -> None:
         """Ask every column's model what stands in the field."""
