@@ -151,6 +151,11 @@ def environment_without(prefix: str, **added: str) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(prefix)} | added
 
 
+def environment(**defaults: str) -> dict[str, str]:
+    """The environment of a child: this process's own, and of `defaults` what is not set there."""
+    return defaults | dict(os.environ)
+
+
 def installed_versions(*packages: str) -> dict[str, str]:
     """Version of each package, and of Python, without importing any."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}

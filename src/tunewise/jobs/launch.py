@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from tunewise.contracts.fine_tuning import Dtype
 from tunewise.contracts.run import BaseModelRef, RunEvent, RunResult
 from tunewise.errors import EvaluationError, ServingError, TrainingError
 from tunewise.jobs import trainer
+from tunewise.jobs.child import start_child
 from tunewise.jobs.trainer import Spawn, log_tail, spawn
 
 _POLL_SECONDS = 0.2
@@ -90,7 +90,7 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
     ready, log = directory / f"serve.{os.getpid()}.json", directory / "serve.log"
     directory.mkdir(parents=True, exist_ok=True)
     ready.unlink(missing_ok=True)
-    arguments = ["tunewise.serve", "--model", str(model.path), "--name", model.name, "--dtype", dtype]
+    arguments = ["--model", str(model.path), "--name", model.name, "--dtype", dtype]
     # The pid is ours to give: a server that asked for its parent's only once it runs might get another one's.
     arguments += ["--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
     for name, path in adapters.items():
@@ -121,19 +121,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) 
 
 @contextmanager
 def _child(arguments: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m arguments`, its output appended to `log`; asked to stop, then made to, when the context ends."""
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-m", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            yield process
-        finally:
-            _stop(process)
+    """A model server, its output appended to `log`; asked to stop, then made to, when the context ends."""
+    process = start_child("tunewise.serve", arguments, log)
+    try:
+        yield process
+    finally:
+        _stop(process)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

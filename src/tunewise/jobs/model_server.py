@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import httpx
 
 from tunewise.contracts.run import BaseModelRef
 from tunewise.errors import RequestError, ServingError
+from tunewise.jobs.child import start_child
 
 START_SECONDS = 300.0
 STOP_SECONDS = 150.0  # serve itself gives the requests under way 120 s
@@ -152,15 +152,8 @@ class ModelServer:
 
 
 def spawn(arguments: list[str], log: Path) -> Process:
-    """In a session of its own, so that Ctrl-C reaches it only through us."""
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-m", "tunewise.serve", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    """`python -m tunewise.serve` as a child of this process."""
+    return start_child("tunewise.serve", arguments, log)
 
 
 async def start(

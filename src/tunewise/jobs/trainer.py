@@ -8,8 +8,6 @@ in the lock file. Knows the run directory; nothing of jobs or of what training i
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 
 from tunewise.contracts.run import EVENTS_FILE, LOCK_FILE, PID_WIDTH, RESULT_FILE, RunEvent, RunResult
 from tunewise.errors import TrainingError
+from tunewise.jobs.child import start_child
 
 LOG_FILE = "log.txt"
 _LOG_TAIL_LINES = 15
@@ -50,16 +49,8 @@ def spawn(run_dir: Path, lock: int) -> Child:
 
 
 def spawn_module(module: str, directory: Path, lock: int) -> Child:
-    """`python -m MODULE DIRECTORY` in a session of its own; what it says is appended to its log."""
-    with (directory / LOG_FILE).open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-m", module, str(directory), "--lock", str(lock)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
+    """`python -m MODULE DIRECTORY`; what it says is appended to its log."""
+    return start_child(module, [str(directory), "--lock", str(lock)], directory / LOG_FILE, files=[lock])
 
 
 def start(run_dir: Path, spawn: Spawn = spawn) -> Child | None:

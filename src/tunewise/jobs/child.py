@@ -1,0 +1,32 @@
+"""A process of the compute plane: `python -m MODULE`, in a session of its own, what it says appended to a log.
+
+Ctrl-C reaches it only through whoever started it, as SIGTERM, so that it can stop cleanly. Knows nothing of what
+it does.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunewise.settings import environment
+
+
+def start_child(
+    module: str, arguments: Sequence[str], log: Path, *, files: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
+    """`files`: descriptors that the child inherits.
+
+    Its threads sleep while they wait for each other, where OpenMP would have them spin. Beside another busy process a
+    spinning thread keeps the core from the one that it waits for.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", module, *arguments],
+            env=environment(OMP_WAIT_POLICY="PASSIVE"),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=tuple(files),
+        )
