@@ -11,6 +11,7 @@ import pytest
 from openai import AzureOpenAI, OpenAI
 
 from api.live import ROW, Live, live
+from jobs.nursery import Nursery
 from jobs.tuned import BASE, add_tuned, make_platform
 from tunewise.contracts.run import BaseModelRef
 from tunewise.store import jobs
@@ -21,8 +22,8 @@ MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
-def server(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    with live(make_platform(tmp_path_factory.mktemp("calls"), tiny_model)) as running:
+def server(tiny_model: BaseModelRef, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with live(make_platform(tmp_path_factory.mktemp("calls"), tiny_model), nursery=nursery) as running:
         yield running
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,12 @@ def test_functions_are_short() -> None:
         if lines_of(node) > MAX_FUNCTION_LINES
     }
     assert long == {}
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by their base names."""
+    names = Counter(path.name for path in SOURCES if path.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:

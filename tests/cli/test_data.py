@@ -115,7 +115,11 @@ def test_the_estimate_is_of_all_training_files_together(tmp_path: Path) -> None:
     rows = [row(f"What is {n} and {n * n}?", "It is " + "more " * n) for n in range(1, 41)]
     for path, part in zip((whole, *halves), (rows, rows[:12], rows[12:]), strict=True):
         path.write_text("\n".join(part))
-    assert estimate_of(*halves) == estimate_of(whole)
+    # The speed is measured anew for each.
+    apart, together = (
+        made.model_copy(update={"seconds": 0.0, "basis": ""}) for made in (estimate_of(*halves), estimate_of(whole))
+    )
+    assert apart == together
 
 
 def test_the_estimate_counts_what_is_cut_or_dropped_as_training_does(tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_a_run_ends_in_a_verdict_and_a_second_one_reuses_every_stage(config: Pat
     assert children_of(config.parent) == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C reaches a child even where these tests run in the background of a shell, which lets all ignore it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_run_stops_its_children_and_goes_on_later(config: Path) -> None:
     process = start(config)
     assert process.stdout is not None

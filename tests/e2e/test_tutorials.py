@@ -97,7 +97,7 @@ def test_the_azure_tutorial_deploys_the_tuned_model_and_chats_by_deployment_name
     assert re.search(r"Job ID: ftjob-[0-9a-f]{32}", told)
     assert re.search(r'"n_epochs": -1', told)
     assert re.search(r"Training hours billed: \d+\.\d+", told)
-    assert re.search(r"Step \d0: training loss=\d\.\d{4,}", told)
+    assert re.search(r"Step \d0: training loss=\d+\.\d{4,}", told)
     assert re.search(r"ftchkpt-[0-9a-f]{32} test/tiny\.ft-[0-9a-f]{32}\n", told)
     assert re.search(r"ftchkpt-[0-9a-f]{32} test/tiny\.ft-[0-9a-f]{32}:ckpt-step-\d+", told)
     assert "Deployment: sarcastic-owl Succeeded" in told

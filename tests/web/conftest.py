@@ -1,4 +1,4 @@
-"""One browser for all tests of the studio, and one studio without jobs."""
+"""A browser for each module, and one studio without jobs."""
 
 from collections.abc import Iterator
 
@@ -8,8 +8,9 @@ from playwright.sync_api import Browser, sync_playwright
 from web.browsing import CHROMIUM, FLAGS, Site, studio
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """While it is there its event loop runs in this thread, where other modules' tests run loops of their own."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: install the package `chromium`")
     with sync_playwright() as playwright:
