@@ -132,7 +132,7 @@ def test_an_answer_can_be_stopped_and_a_refusal_is_told(browser: Browser, site: 
         page.get_by_label("Your question").press("Enter")
         expect(page.locator(".tw-answer").first).not_to_contain_text("Waiting", timeout=WAIT_MS)
         page.get_by_role("button", name="Stop").click()
-        expect(page.get_by_text("Stopped before its end")).to_be_visible()
+        expect(page.get_by_text("Stopped before its end").first).to_be_visible()
         page.get_by_label("Max tokens").fill("5000")
         page.get_by_label("Your question").fill(QUESTION)
         page.get_by_role("button", name="Send").click()
