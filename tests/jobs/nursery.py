@@ -172,7 +172,7 @@ def forked_server(arguments: list[str], log: Path) -> Iterator[Popen[bytes]]:
     from tunewise.jobs import launch
     from tunewise.serve.__main__ import main as serve
 
-    process = multiprocessing.get_context("fork").Process(target=_serve, args=(serve, arguments[1:], log))
+    process = multiprocessing.get_context("fork").Process(target=_serve, args=(serve, arguments, log))
     process.start()
     try:
         yield cast("Popen[bytes]", Server(process))
