@@ -4,10 +4,11 @@ import time
 from typing import NamedTuple
 
 from markupsafe import Markup
-from nicegui import ui
+from nicegui import context, ui
 
 from tunewise.contracts.evaluations import Evaluation
 from tunewise.contracts.jobs import Deployment, Job
+from tunewise.errors import TunewiseError
 from tunewise.jobs import attention, deployments, evaluations, example
 from tunewise.jobs.attention import Overview, Progress
 from tunewise.web.pages import models
@@ -65,11 +66,13 @@ def _beginning(visit: Visit) -> None:
 
     async def start() -> None:
         begin.disable()
-        try:
-            job = await visit.ask(example.start)
-        finally:
-            begin.enable()
-        ui.navigate.to(f"/runs/{job.id}")
+        with context.client:  # the button is gone as soon as the page sees the run
+            try:
+                job = await visit.ask(example.start)
+            except TunewiseError:
+                begin.enable()
+                raise
+            ui.navigate.to(f"/runs/{job.id}")
 
     with ui.element("div").classes("tw-actions tw-middle"):
         begin = button(t("Start the example"), start, kind="first")

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import psutil
 from markupsafe import Markup
-from nicegui import ui
+from nicegui import context, ui
 
 from tunewise import planning
 from tunewise.catalogue import Listing
@@ -83,10 +83,11 @@ async def load(visit: Visit, name: str) -> None:
 async def unload(visit: Visit, name: str) -> None:
     """Let a model go, unless it is being asked something."""
     resolved = await visit.ask(find_model, name)
-    if await visit.studio.hosting.release(resolved):
-        ui.notify(t("{name} is unloaded. It is loaded again when it is next asked.", name=name))
-    else:
-        ui.notify(t("{name} is answering right now; try again in a moment.", name=name), type="warning")
+    with context.client:  # the list that the button stands in is drawn anew meanwhile
+        if await visit.studio.hosting.release(resolved):
+            ui.notify(t("{name} is unloaded. It is loaded again when it is next asked.", name=name))
+        else:
+            ui.notify(t("{name} is answering right now; try again in a moment.", name=name), type="warning")
 
 
 async def undeploy(visit: Visit, one: Deployment) -> None:
