@@ -4,15 +4,44 @@ Pure functions of what they are given: the request, the rows' counts, the base m
 no processes and no torch. Each rule's source stands in its docstring.
 """
 
+from typing import assert_never
+
 from tunewise.contracts.check import Estimate, FittedRows
-from tunewise.contracts.fine_tuning import Dtype, Overlong, TrainingRequest
-from tunewise.contracts.run import BaseModelRef, DataFile, LoraSpec, TrainSpec
+from tunewise.contracts.fine_tuning import (
+    Dpo,
+    Dtype,
+    Kto,
+    LoraRequest,
+    Method,
+    Orpo,
+    Overlong,
+    Pretraining,
+    Supervised,
+    TrainingRequest,
+)
+from tunewise.contracts.run import (
+    BaseModelRef,
+    DataFile,
+    DpoObjective,
+    KtoObjective,
+    LoraSpec,
+    Objective,
+    OrpoObjective,
+    PretrainingObjective,
+    SupervisedObjective,
+    TrainSpec,
+)
 from tunewise.machine import Machine
 
 # The peak learning rate at multiplier 1: gives 0.947 on the shipped example after one epoch; not swept yet
 # (docs/performance.md).
 BASE_LEARNING_RATE = 1e-3
 DEFAULT_RANK = 16
+# TRL's default for DPO, ORPO and KTO, and what their papers mostly use.
+DEFAULT_BETA = 0.1
+# A preference moves a model that can speak already, and a full update moves every weight: both need smaller steps.
+PREFERENCE_RATE_SHARE = 0.1
+FULL_RATE_SHARE = 0.05
 FULL_BATCH = 8
 LEAST_STEPS_PER_EPOCH = 50
 LEGACY_BATCH_SHARE = 0.002
@@ -60,8 +89,7 @@ def resolve(
     versions: dict[str, str],
 ) -> TrainSpec:
     """Fill in every "auto"; what comes out is complete, and nothing below reads a default."""
-    asked = request.method.supervised.hyperparameters
-    rank = DEFAULT_RANK if request.lora.rank == "auto" else request.lora.rank
+    asked = request.method.hyperparameters
     batch = batch_size(train_file.rows) if asked.batch_size == "auto" else asked.batch_size
     multiplier = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
     return TrainSpec(
@@ -69,18 +97,16 @@ def resolve(
         train_file=train_file,
         valid_file=valid_file,
         n_epochs=n_epochs(train_file.rows) if asked.n_epochs == "auto" else asked.n_epochs,
+        objective=objective(request.method),
         batch_size=batch,
-        learning_rate=BASE_LEARNING_RATE * multiplier,
+        learning_rate=base_learning_rate(request) * multiplier,
         schedule=request.schedule,
         warmup_ratio=request.warmup_ratio,
         weight_decay=request.weight_decay,
         max_grad_norm=request.max_grad_norm,
-        lora=LoraSpec(
-            rank=rank,
-            alpha=2.0 * rank if request.lora.alpha == "auto" else request.lora.alpha,
-            dropout=request.lora.dropout,
-            targets=request.lora.targets,
-        ),
+        weights=request.weights,
+        lora=lora_spec(request.lora),
+        top_layers=request.top_layers,
         max_tokens=max_tokens,
         overlong=overlong,
         dtype=dtype(request, machine),
@@ -90,8 +116,50 @@ def resolve(
         checkpoint_minutes=request.checkpoint_minutes,
         early_stopping_patience=request.early_stopping_patience,
         threads=machine.cores,
+        activation_checkpointing=request.activation_checkpointing,
+        compile=request.compile,
+        processes=request.processes,
+        sharding=request.sharding,
+        trackers=request.trackers,
         versions=versions,
     )
+
+
+def objective(method: Method) -> Objective:
+    """What is minimised, complete."""
+    beta = method.beta if isinstance(method.beta, float) else DEFAULT_BETA
+    match method.settings:
+        case Supervised() as asked:
+            return SupervisedObjective(
+                loss_on=asked.loss_on, label_smoothing=asked.label_smoothing, neftune_alpha=asked.neftune_alpha
+            )
+        case Dpo() as asked:
+            return DpoObjective(beta=beta, loss=asked.loss)
+        case Orpo():
+            return OrpoObjective(beta=beta)
+        case Kto() as asked:
+            return KtoObjective(
+                beta=beta, desirable_weight=asked.desirable_weight, undesirable_weight=asked.undesirable_weight
+            )
+        case Pretraining():
+            return PretrainingObjective()
+        case unknown:
+            assert_never(unknown)
+
+
+def base_learning_rate(request: TrainingRequest) -> float:
+    """The peak learning rate at multiplier 1."""
+    rate = BASE_LEARNING_RATE
+    if request.method.type in ("dpo", "orpo", "kto"):
+        rate *= PREFERENCE_RATE_SHARE
+    return rate * FULL_RATE_SHARE if request.weights == "full" else rate
+
+
+def lora_spec(asked: LoraRequest) -> LoraSpec:
+    """The adapter's shape, complete; alpha is twice the rank by default, so that the scale does not depend on it."""
+    rank = DEFAULT_RANK if asked.rank == "auto" else asked.rank
+    alpha = 2.0 * rank if asked.alpha == "auto" else asked.alpha
+    return LoraSpec(rank=rank, alpha=alpha, **asked.model_dump(exclude={"rank", "alpha"}))
 
 
 def dtype(request: TrainingRequest, machine: Machine) -> Dtype:

@@ -99,7 +99,7 @@ def fates(keys: tuple[KeyFate, ...]) -> dict[str, str]:
 
 def test_the_equivalent_config_has_what_the_file_says(file: Path, settings: Settings) -> None:
     config = load_config(prepared(file, settings).config)
-    hyper = config.training.method.supervised.hyperparameters
+    hyper = config.training.method.hyperparameters
     assert (config.model, config.suffix) == ("smollm2-135m-instruct", "Colour-run")
     assert (hyper.n_epochs, hyper.batch_size, hyper.learning_rate_multiplier) == (2, 6, 0.1)
     assert (config.training.schedule, config.training.dtype) == ("cosine", "auto")

@@ -10,9 +10,13 @@ from tunewise.modeling import memory
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.memory import activation_bytes, keep_within_memory, recompute_activations
+from tunewise.train.criterion import TokenCriterion, Unit
 from tunewise.train.step import accumulate_gradients
 
-ROWS = [Rendered(list(range(5, 45)), [0, 1] * 20), Rendered(list(range(60, 80)), [0, 0, 1, 1] * 5)]
+ROWS = [
+    Unit((Rendered(list(range(5, 45)), [0, 1] * 20),)),
+    Unit((Rendered(list(range(60, 80)), [0, 0, 1, 1] * 5),)),
+]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -27,7 +31,7 @@ def test_gradients_are_the_same_bit_for_bit(dropout: float, tiny_model: BaseMode
         weights = [weight for weight in adapted.parameters() if weight.requires_grad]
         for weight in weights:
             torch.nn.init.normal_(weight, std=0.1)
-        accumulate_gradients(base, ROWS, [0, 1])
+        accumulate_gradients(base, TokenCriterion(), ROWS, [0, 1])
         return [weight.grad for weight in weights if weight.grad is not None]
 
     kept, recomputed = gradients(recompute=False), gradients(recompute=True)

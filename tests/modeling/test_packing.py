@@ -31,14 +31,14 @@ def test_packed_loss_equals_the_sum_of_plain_losses(tiny_model: BaseModelRef) ->
     rows = make_rows()
     packed = packed_loss(load_frozen(tiny_model, "float32"), pack(rows))
     plain = load_frozen(tiny_model, "float32", attention="sdpa")
-    assert packed.loss_sum.item() == pytest.approx(sum(plain_loss(plain, row) for row in rows), rel=1e-6)
+    assert packed.losses.sum().item() == pytest.approx(sum(plain_loss(plain, row) for row in rows), rel=1e-6)
 
 
 @torch.no_grad()
 def test_a_rows_loss_does_not_depend_on_its_neighbours(tiny_model: BaseModelRef) -> None:
     model, rows = load_frozen(tiny_model, "float32"), make_rows()
-    alone = sum(packed_loss(model, pack([row])).loss_sum.item() for row in rows)
-    together = [packed_loss(model, pack(order)).loss_sum.item() for order in (rows, rows[::-1])]
+    alone = sum(packed_loss(model, pack([row])).losses.sum().item() for row in rows)
+    together = [packed_loss(model, pack(order)).losses.sum().item() for order in (rows, rows[::-1])]
     assert together == pytest.approx([alone, alone], rel=1e-6)
 
 
@@ -49,6 +49,7 @@ def test_what_follows_the_last_supervised_token_is_not_computed() -> None:
     assert packed.lengths == (3, 1)
     assert packed.predicts.tolist() == [1, 2, 3]
     assert packed.targets.tolist() == [7, 8, 2]
+    assert packed.row_of.tolist() == [0, 0, 1]
 
 
 def test_the_first_token_of_a_row_cannot_be_predicted() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from train.making import row, write_rows
 from tunewise.contracts.run import BaseModelRef
-from tunewise.data.template import Template
+from tunewise.data.template import Rendered, Template
 from tunewise.errors import DataError, TrainingError
 from tunewise.train.rows import load_rows
 
@@ -27,10 +27,10 @@ def test_an_overlong_row_is_an_error_with_its_line(template: Template, tmp_path:
 
 def test_truncation_cuts_the_end_and_is_counted(template: Template, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "train.jsonl", [row(1), LONG])
-    whole = load_rows(file, template, max_tokens=2048, overlong="error").rows
+    whole = load_rows(file, template, max_tokens=2048, overlong="error").units
     loaded = load_rows(file, template, max_tokens=150, overlong="truncate")
-    assert loaded.rows[0] == whole[0]
-    assert (loaded.rows[1].ids, loaded.rows[1].mask) == (whole[1].ids[:150], whole[1].mask[:150])
+    assert loaded.units[0] == whole[0]
+    assert loaded.units[1].rows == (Rendered(whole[1].rows[0].ids[:150], whole[1].rows[0].mask[:150]),)
     assert (loaded.counts.rows, loaded.counts.trained, loaded.counts.truncated) == (2, 2, 1)
 
 

@@ -16,6 +16,7 @@ from tunewise.errors import TrainingError
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.train import step
+from tunewise.train.criterion import Tally, TokenCriterion, Unit
 from tunewise.train.plan import parts, step_rows
 from tunewise.train.rows import load_rows
 from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate
@@ -25,26 +26,28 @@ SPEC = LoraSpec(rank=4, alpha=8.0, dropout=0.0, targets="all-linear")
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> list[Rendered]:
+def units(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> list[Unit]:
     file = write_rows(tmp_path_factory.mktemp("rows") / "train.jsonl", [row(n, answers=1 + n % 2) for n in range(24)])
-    return load_rows(file, Template.load(tiny_model.path), max_tokens=512, overlong="error").rows
+    return load_rows(file, Template.load(tiny_model.path), max_tokens=512, overlong="error").units
 
 
-def fast_losses(tiny_model: BaseModelRef, rows: list[Rendered]) -> list[float]:
+def fast_losses(tiny_model: BaseModelRef, units: list[Unit]) -> list[float]:
     base = load_frozen(tiny_model, "float32")
     torch.manual_seed(SEED)
     weights = [weight for weight in add_adapter(base, SPEC).parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=RATE, fused=True)
     losses = []
     for n in range(STEPS):
-        losses.append(accumulate_gradients(base, rows, step_rows(len(rows), BATCH, seed=SEED, step=n)).loss)
+        losses.append(
+            accumulate_gradients(base, TokenCriterion(), units, step_rows(len(units), BATCH, seed=SEED, step=n)).loss
+        )
         clip_gradients(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
     return losses
 
 
-def plain_losses(tiny_model: BaseModelRef, rows: list[Rendered]) -> list[float]:
+def plain_losses(tiny_model: BaseModelRef, units: list[Unit]) -> list[float]:
     """transformers, PEFT, a padded batch, whole logits, cross_entropy."""
     base = AutoModelForCausalLM.from_pretrained(tiny_model.path, dtype=torch.float32)
     torch.manual_seed(SEED)
@@ -53,7 +56,7 @@ def plain_losses(tiny_model: BaseModelRef, rows: list[Rendered]) -> list[float]:
     optimizer = torch.optim.AdamW(weights, lr=RATE)
     losses = []
     for n in range(STEPS):
-        chosen = [rows[at] for at in step_rows(len(rows), BATCH, seed=SEED, step=n)]
+        chosen = [units[at].rows[0] for at in step_rows(len(units), BATCH, seed=SEED, step=n)]
         loss = padded_loss(model, chosen)
         losses.append(loss.item())
         loss.backward()  # type: ignore[no-untyped-call]
@@ -73,22 +76,22 @@ def padded_loss(model: torch.nn.Module, chosen: list[Rendered]) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
-def test_twenty_steps_equal_the_plain_path(tiny_model: BaseModelRef, rows: list[Rendered]) -> None:
-    plain = plain_losses(tiny_model, rows)
-    assert fast_losses(tiny_model, rows) == pytest.approx(plain, rel=1e-5)
+def test_twenty_steps_equal_the_plain_path(tiny_model: BaseModelRef, units: list[Unit]) -> None:
+    plain = plain_losses(tiny_model, units)
+    assert fast_losses(tiny_model, units) == pytest.approx(plain, rel=1e-5)
     assert plain[-1] < 0.97 * plain[0]
 
 
 @pytest.mark.parametrize("part_tokens", [1, 100])
 def test_gradients_do_not_depend_on_the_split(
-    part_tokens: int, tiny_model: BaseModelRef, rows: list[Rendered], monkeypatch: pytest.MonkeyPatch
+    part_tokens: int, tiny_model: BaseModelRef, units: list[Unit], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gradients() -> tuple[list[torch.Tensor], step.Tally]:
+    def gradients() -> tuple[list[torch.Tensor], Tally]:
         base = load_frozen(tiny_model, "float32")
         torch.manual_seed(SEED)
         weights = [weight for weight in add_adapter(base, SPEC).parameters() if weight.requires_grad]
         torch.nn.init.normal_(weights[1], std=0.02)
-        tally = accumulate_gradients(base, rows, range(BATCH))
+        tally = accumulate_gradients(base, TokenCriterion(), units, range(BATCH))
         return [weight.grad for weight in weights if weight.grad is not None], tally
 
     together, whole = gradients()
@@ -99,28 +102,30 @@ def test_gradients_do_not_depend_on_the_split(
     assert (split.correct, split.supervised, split.tokens) == (whole.correct, whole.supervised, whole.tokens)
 
 
-def test_bfloat16_losses_stay_within_two_per_cent(tiny_model: BaseModelRef, rows: list[Rendered]) -> None:
+def test_bfloat16_losses_stay_within_two_per_cent(tiny_model: BaseModelRef, units: list[Unit]) -> None:
     exact, rounded = load_frozen(tiny_model, "float32"), load_frozen(tiny_model, "bfloat16")
-    chosen = range(len(rows))
-    assert evaluate(rounded, rows, chosen).loss == pytest.approx(evaluate(exact, rows, chosen).loss, rel=0.02)
+    chosen = range(len(units))
+    assert evaluate(rounded, TokenCriterion(), units, chosen).loss == pytest.approx(
+        evaluate(exact, TokenCriterion(), units, chosen).loss, rel=0.02
+    )
 
 
-def test_a_loss_that_is_not_finite_is_named(tiny_model: BaseModelRef, rows: list[Rendered]) -> None:
+def test_a_loss_that_is_not_finite_is_named(tiny_model: BaseModelRef, units: list[Unit]) -> None:
     base = load_frozen(tiny_model, "float32")
     weights = [weight for weight in add_adapter(base, SPEC).parameters() if weight.requires_grad]
     torch.nn.init.constant_(weights[1], float("inf"))
     with pytest.raises(TrainingError, match="lower the learning rate") as caught:
-        accumulate_gradients(base, rows, range(BATCH))
+        accumulate_gradients(base, TokenCriterion(), units, range(BATCH))
     assert caught.value.code == "loss_not_finite"
 
 
 def test_evaluation_leaves_no_gradient_and_no_mode_behind(
-    tiny_model: BaseModelRef, rows: list[Rendered], tmp_path: Path
+    tiny_model: BaseModelRef, units: list[Unit], tmp_path: Path
 ) -> None:
     base = load_frozen(tiny_model, "float32")
     adapted = add_adapter(base, SPEC)
     adapted.train()
-    tally = evaluate(base, rows, range(3))
-    assert tally.supervised == sum(sum(rows[n].mask[1:]) for n in range(3))
+    tally = evaluate(base, TokenCriterion(), units, range(3))
+    assert tally.supervised == sum(sum(units[n].rows[0].mask[1:]) for n in range(3))
     assert base.training
     assert all(weight.grad is None for weight in adapted.parameters())

@@ -1,11 +1,12 @@
-"""What a person asks for: OpenAI's `method` object, where "auto" is allowed, and the LoRA shape beside it.
+"""What a person asks for: OpenAI's `method` object, where "auto" is allowed, and what is trained beside it.
 
-The numbers and their limits are those of the public OpenAPI description of `POST /v1/fine_tuning/jobs`.
+The names, numbers and limits of `method` are those of the public OpenAPI description of `POST /v1/fine_tuning/jobs`;
+the types `orpo`, `kto` and `pretraining`, and every field beside `hyperparameters`, are ours.
 """
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tunewise.contracts.frozen import Frozen
 
@@ -13,6 +14,14 @@ Auto: TypeAlias = Literal["auto"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 Overlong: TypeAlias = Literal["error", "truncate", "drop"]
 Dtype: TypeAlias = Literal["bfloat16", "float32"]
+MethodType: TypeAlias = Literal["supervised", "dpo", "orpo", "kto", "pretraining"]
+LossOn: TypeAlias = Literal["assistant", "last_assistant", "all"]
+DpoLoss: TypeAlias = Literal["sigmoid", "ipo"]
+LoraInit: TypeAlias = Literal["default", "pissa", "olora"]
+Weights: TypeAlias = Literal["lora", "qlora", "full"]
+Sharding: TypeAlias = Literal["ddp", "fsdp"]
+ParentUse: TypeAlias = Literal["continue", "stack"]
+Tracker: TypeAlias = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 
 
 class Hyperparameters(Frozen):
@@ -23,17 +32,103 @@ class Hyperparameters(Frozen):
     learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
 
 
+class PreferenceHyperparameters(Hyperparameters):
+    """With OpenAI's fourth: how strongly the tuned model is held to the one it began as."""
+
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+
+
 class Supervised(Frozen):
     """Settings of supervised fine-tuning."""
 
     hyperparameters: Hyperparameters = Hyperparameters()
+    loss_on: LossOn = Field(default="assistant", description="Which messages carry loss.")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="Share of each target that is spread evenly over the vocabulary."
+    )
+    neftune_alpha: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Noise on the embeddings while training (Jain et al. 2023, arXiv:2310.05914)."
+    )
+
+
+class Dpo(Frozen):
+    """Settings of direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290)."""
+
+    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
+    loss: DpoLoss = Field(default="sigmoid", description="`ipo`: Azar et al. 2023, arXiv:2310.12036.")
+
+
+class Orpo(Frozen):
+    """Settings of odds-ratio preference optimisation (Hong et al. 2024, arXiv:2403.07691); beta is its lambda."""
+
+    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
+
+
+class Kto(Frozen):
+    """Settings of Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
+
+    hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
+    desirable_weight: Annotated[float, Field(gt=0)] = 1.0
+    undesirable_weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Pretraining(Frozen):
+    """Settings of continued pre-training on plain text."""
+
+    hyperparameters: Hyperparameters = Hyperparameters()
+
+
+MethodSettings: TypeAlias = Supervised | Dpo | Orpo | Kto | Pretraining
+METHOD_TYPES: tuple[MethodType, ...] = get_args(MethodType)
 
 
 class Method(Frozen):
-    """The `method` object of the API; the other types are refused by name until the trainer has them."""
+    """The `method` object of the API: a type, and the settings of that type alone."""
 
-    type: Literal["supervised"] = "supervised"
-    supervised: Supervised = Supervised()
+    type: MethodType = "supervised"
+    supervised: Supervised | None = None
+    dpo: Dpo | None = None
+    orpo: Orpo | None = None
+    kto: Kto | None = None
+    pretraining: Pretraining | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_settings(cls, given: Any) -> Any:  # noqa: ANN401  # pydantic gives what came in
+        """The settings of the type that is asked for, by default its defaults."""
+        if not isinstance(given, dict):
+            return given
+        kind = given.get("type", "supervised")
+        return given | {kind: given.get(kind) or {}} if kind in METHOD_TYPES else given
+
+    @model_validator(mode="after")
+    def _no_others(self) -> Self:
+        others = [kind for kind in METHOD_TYPES if kind != self.type and getattr(self, kind) is not None]
+        if others:
+            raise ValueError(f"the method's type is {self.type!r}; leave {others[0]} out")
+        return self
+
+    @property
+    def settings(self) -> MethodSettings:
+        """The settings of the method's type."""
+        found: MethodSettings = getattr(self, self.type)
+        return found
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        """As asked for, "auto" included."""
+        return self.settings.hyperparameters
+
+    @property
+    def beta(self) -> Auto | float | None:
+        """As asked for; None where the method has none."""
+        asked = self.hyperparameters
+        return asked.beta if isinstance(asked, PreferenceHyperparameters) else None
+
+    def with_hyperparameters(self, numbers: dict[str, int | float]) -> "Method":
+        """The same method with some hyperparameters replaced by numbers."""
+        replaced = self.hyperparameters.model_copy(update=numbers)
+        return self.model_copy(update={self.type: self.settings.model_copy(update={"hyperparameters": replaced})})
 
 
 class LoraRequest(Frozen):
@@ -43,20 +138,58 @@ class LoraRequest(Frozen):
     alpha: Auto | Annotated[float, Field(gt=0)] = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    rank_stabilized: bool = Field(
+        default=False, description="rsLoRA: the scale is alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)."
+    )
+    dora: bool = Field(default=False, description="Magnitude apart from direction (Liu et al. 2024, arXiv:2402.09353).")
+    init: LoraInit = Field(
+        default="default",
+        description="`pissa`: Meng et al. 2024, arXiv:2404.02948; `olora`: Büyükakyüz 2024, arXiv:2406.01775.",
+    )
+    plus_ratio: Annotated[float, Field(ge=1)] = Field(
+        default=1.0,
+        description="LoRA+: the learning rate of B over that of A (Hayou et al. 2024, arXiv:2402.12354).",
+    )
 
 
-class TrainingRequest(Frozen):
-    """Everything about training that a person may choose; `planning.resolve` turns it into a `TrainSpec`."""
+class TrainingOptions(Frozen):
+    """What a person may choose beside the method; the API's field `training`, and part of `tunewise.yaml`."""
 
-    method: Method = Method()
+    weights: Weights = Field(
+        default="lora", description="What is trained: an adapter, an adapter over 4-bit weights, or every weight."
+    )
     lora: LoraRequest = LoraRequest()
+    top_layers: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Train the last so many layers only; those below are computed once."
+    )
+    parent_use: ParentUse = Field(
+        default="continue",
+        description="A tuned model that is tuned further: its adapter trains on, or stays and a new one is put on it.",
+    )
     schedule: Schedule = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     dtype: Auto | Dtype = "auto"
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+    activation_checkpointing: Auto | bool = Field(
+        default="auto", description="Compute activations twice and keep none; by default where memory is short."
+    )
+    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="Trainers that share each step's rows."
+    )
+    sharding: Sharding = Field(
+        default="ddp", description="Of several processes: each holds every weight, or a share of them."
+    )
     checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
     early_stopping_patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Stop after this many epochs without a lower validation loss."
     )
+    trackers: tuple[Tracker, ...] = Field(default=(), description="Programs that are told of each step.")
+
+
+class TrainingRequest(TrainingOptions):
+    """Everything about training that a person may choose; `planning.resolve` turns it into a `TrainSpec`."""
+
+    method: Method = Method()
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42

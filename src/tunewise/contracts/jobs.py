@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tunewise.contracts.fine_tuning import Method
+from tunewise.contracts.fine_tuning import Method, TrainingOptions
 from tunewise.contracts.frozen import Frozen
 from tunewise.contracts.run import RunFailure
 
@@ -105,6 +105,7 @@ class JobRequest(Frozen):
     training_file: str
     validation_file: str | None = None
     method: Method = Method()
+    training: TrainingOptions = TrainingOptions()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)]
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     metadata: dict[str, str] | None = None
@@ -123,6 +124,7 @@ class ResolvedHyperparameters(Frozen):
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
+    beta: float | None = Field(default=None, description="Of the methods that have one.")
 
 
 class Job(Frozen):

@@ -16,7 +16,18 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
-from tunewise.contracts.fine_tuning import Dtype, Overlong, Schedule
+from tunewise.contracts.fine_tuning import (
+    DpoLoss,
+    Dtype,
+    LoraInit,
+    LossOn,
+    Overlong,
+    ParentUse,
+    Schedule,
+    Sharding,
+    Tracker,
+    Weights,
+)
 from tunewise.contracts.frozen import Frozen
 
 SPEC_FILE = "spec.json"
@@ -31,6 +42,11 @@ OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
 # Of a checkpoint's files, those that only training goes on from; the others are an adapter.
 TRAINING_STATE = frozenset({OPTIMIZER_FILE, PROGRESS_FILE})
+
+# Of preferences only. A reward is beta times how much likelier an answer has become since the run began, in nats.
+REWARD_METRICS = tuple(
+    f"{rows}_reward_{name}" for rows in ("train", "full_valid") for name in ("chosen", "rejected", "margin", "accuracy")
+)
 
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 
@@ -58,6 +74,7 @@ class ParentAdapter(Frozen):
 
     path: Path = Field(description="Directory of the adapter.")
     sha256: str
+    use: ParentUse = "continue"
 
 
 class LoraSpec(Frozen):
@@ -67,22 +84,78 @@ class LoraSpec(Frozen):
     alpha: float
     dropout: float
     targets: Literal["all-linear"] | tuple[str, ...]
+    rank_stabilized: bool = False
+    dora: bool = False
+    init: LoraInit = "default"
+    plus_ratio: float = 1.0
+
+
+class SupervisedObjective(Frozen):
+    """The next tokens of some messages."""
+
+    type: Literal["supervised"] = "supervised"
+    loss_on: LossOn = "assistant"
+    label_smoothing: float = 0.0
+    neftune_alpha: float | None = None
+
+
+class DpoObjective(Frozen):
+    """The better of two answers before the worse."""
+
+    type: Literal["dpo"] = "dpo"
+    beta: float
+    loss: DpoLoss
+
+
+class OrpoObjective(Frozen):
+    """The better of two answers, and it before the worse, with no reference; `beta` is the paper's lambda."""
+
+    type: Literal["orpo"] = "orpo"
+    beta: float
+
+
+class KtoObjective(Frozen):
+    """Answers that are wanted, and others that are not, each by itself."""
+
+    type: Literal["kto"] = "kto"
+    beta: float
+    desirable_weight: float
+    undesirable_weight: float
+
+
+class PretrainingObjective(Frozen):
+    """The next token of plain text."""
+
+    type: Literal["pretraining"] = "pretraining"
+
+
+Objective: TypeAlias = Annotated[
+    SupervisedObjective | DpoObjective | OrpoObjective | KtoObjective | PretrainingObjective,
+    Field(discriminator="type"),
+]
+PairObjective: TypeAlias = DpoObjective | OrpoObjective
 
 
 class TrainSpec(Frozen):
-    """A training run, complete and replayable: the manifest of a job."""
+    """A training run, complete and replayable: the manifest of a job.
+
+    The fields with a default are younger than others; a manifest without them means what it meant when it was written.
+    """
 
     base_model: BaseModelRef
     train_file: DataFile
     valid_file: DataFile | None
     n_epochs: PositiveInt
-    batch_size: PositiveInt = Field(description="Rows per optimizer step.")
+    objective: Objective = SupervisedObjective()
+    batch_size: PositiveInt = Field(description="Rows per optimizer step; of preferences, pairs.")
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Schedule
     warmup_ratio: float
     weight_decay: float
     max_grad_norm: float
+    weights: Weights = "lora"
     lora: LoraSpec
+    top_layers: PositiveInt | None = None
     max_tokens: PositiveInt = Field(description="The longest row, in tokens.")
     overlong: Overlong
     dtype: Dtype = Field(description="Of the frozen base weights; LoRA weights are always float32.")
@@ -95,11 +168,18 @@ class TrainSpec(Frozen):
     threads: PositiveInt | None = Field(
         default=None, description="At most so many compute at once; None, as in older runs: one for each core."
     )
+    activation_checkpointing: Literal["auto"] | bool = Field(
+        default="auto", description="Changes no bit of the result, so it may be left to the machine at hand."
+    )
+    compile: bool = False
+    processes: PositiveInt = 1
+    sharding: Sharding = "ddp"
+    trackers: tuple[Tracker, ...] = ()
     versions: dict[str, str] = Field(description="Of tunewise, Python, torch, transformers and peft.")
 
 
 class StepMetrics(Frozen):
-    """The data of a metrics event, under OpenAI's names; losses in nats per trained token."""
+    """The data of a metrics event, under OpenAI's names; losses in nats per trained token, of preferences per pair."""
 
     step: int
     total_steps: int
@@ -109,8 +189,21 @@ class StepMetrics(Frozen):
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
+    train_reward_chosen: float | None = Field(default=None, description="Mean reward; see REWARD_METRICS.")
+    train_reward_rejected: float | None = None
+    train_reward_margin: float | None = Field(default=None, description="Of chosen over rejected answers.")
+    train_reward_accuracy: float | None = Field(default=None, description="Share of pairs with a margin above 0.")
+    full_valid_reward_chosen: float | None = None
+    full_valid_reward_rejected: float | None = None
+    full_valid_reward_margin: float | None = None
+    full_valid_reward_accuracy: float | None = None
     tokens: int = Field(description="Useful tokens so far: of the user's rows, padding not counted.")
     seconds: float = Field(description="Training time so far, over all restarts.")
+
+    def told(self) -> dict[str, float | int | None]:
+        """What an event tells of a step: rewards only where there are any."""
+        data = self.model_dump(exclude={"tokens", "seconds"})
+        return {name: value for name, value in data.items() if value is not None or name not in REWARD_METRICS}
 
 
 class RunEvent(Frozen):

@@ -106,7 +106,7 @@ def tuned_model(
         step=step,
         is_final=is_final,
         adapter=adapter,
-        metrics={} if metrics is None else metrics.model_dump(exclude={"total_steps", "tokens", "seconds"}),
+        metrics={} if metrics is None else {k: v for k, v in metrics.told().items() if k != "total_steps"},
         created_at=now(),
     )
 

@@ -110,11 +110,12 @@ def _refused(split: Split, file_id: str, errors: Sequence[Finding], report: Chec
 
 
 def _resolved(asked: TrainingRequest, spec: TrainSpec) -> ResolvedHyperparameters:
-    multiplier = asked.method.supervised.hyperparameters.learning_rate_multiplier
+    multiplier = asked.method.hyperparameters.learning_rate_multiplier
     return ResolvedHyperparameters(
         n_epochs=spec.n_epochs,
         batch_size=spec.batch_size,
         learning_rate_multiplier=1.0 if multiplier == "auto" else multiplier,
+        beta=getattr(spec.objective, "beta", None),
     )
 
 

@@ -1,7 +1,8 @@
 """Cross-entropy at the supervised positions only, without ever holding (tokens, vocabulary) in float32.
 
-The output head is frozen, so the gradient with respect to the hidden states is formed in the forward pass, chunk by
-chunk, and the logits are dropped at once. Knows nothing of models or batches; exactness is proved in
+Where the output head is frozen, the gradient with respect to the hidden states is formed in the forward pass, chunk by
+chunk, and the logits are dropped at once: token i's loss has the gradient `upstream[i] * d loss[i] / d hidden[i]`,
+whatever is made of the losses afterwards. Knows nothing of models or batches; exactness is proved in
 tests/modeling/test_loss.py.
 """
 
@@ -16,9 +17,9 @@ CHUNK_TOKENS = 256
 
 
 class TokenLoss(NamedTuple):
-    """Sums over the supervised tokens: the loss in nats (0-dim, differentiable) and how many were predicted right."""
+    """Of each supervised token: its loss in nats, float32 (tokens,), differentiable; and whether it was predicted."""
 
-    loss_sum: Tensor
+    losses: Tensor
     correct: Tensor
 
 
@@ -27,32 +28,33 @@ class _HeadLoss(torch.autograd.Function):
     def forward(ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         wants_grad = ctx.needs_input_grad[0]
         grad_hidden = torch.empty_like(hidden) if wants_grad else None
-        loss_sum = hidden.new_zeros((), dtype=torch.float64)
-        correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
+        losses = hidden.new_empty(len(targets), dtype=torch.float32)
+        correct = hidden.new_empty(len(targets), dtype=torch.bool)
         for start in range(0, hidden.shape[0], CHUNK_TOKENS):
-            part, target = hidden[start : start + CHUNK_TOKENS], targets[start : start + CHUNK_TOKENS, None]
-            logits = (part @ head.t()).float()
-            correct += (logits.argmax(-1, keepdim=True) == target).sum()
+            chunk = slice(start, start + CHUNK_TOKENS)
+            target = targets[chunk, None]
+            logits = (hidden[chunk] @ head.t()).float()
+            correct[chunk] = logits.argmax(-1) == target[:, 0]
             log_sum = torch.logsumexp(logits, -1, keepdim=True)
-            loss_sum += (log_sum - logits.gather(1, target)).sum(dtype=torch.float64)
+            losses[chunk] = (log_sum - logits.gather(1, target))[:, 0]
             if grad_hidden is not None:
                 grad_logits = logits.sub_(log_sum).exp_().scatter_add_(1, target, -torch.ones_like(log_sum))
-                grad_hidden[start : start + CHUNK_TOKENS] = grad_logits.to(head.dtype) @ head
+                grad_hidden[chunk] = grad_logits.to(head.dtype) @ head
         ctx.save_for_backward(grad_hidden)
         ctx.mark_non_differentiable(correct)
-        return loss_sum.float(), correct
+        return losses, correct
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, None, None]:
         (grad_hidden,) = ctx.saved_tensors
-        return grad_hidden * grads[0].to(grad_hidden.dtype), None, None
+        return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None
 
 
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> TokenLoss:
-    """Summed cross-entropy of `hidden @ head.T` against `targets`.
+    """Cross-entropy of each row of `hidden @ head.T` against `targets`.
 
     hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model), frozen; targets:
     (supervised tokens,), the ids that should be predicted.
     """
-    loss_sum, correct = call(_HeadLoss, hidden, head, targets)
-    return TokenLoss(loss_sum, correct)
+    losses, correct = call(_HeadLoss, hidden, head, targets)
+    return TokenLoss(losses, correct)

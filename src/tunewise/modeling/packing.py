@@ -13,9 +13,10 @@ from tunewise.modeling.loss import TokenLoss, head_loss
 
 
 class Packed(NamedTuple):
-    """Rows end to end: `ids` and `positions` (tokens,), `predicts` and `targets` (supervised tokens,).
+    """Rows end to end: `ids` and `positions` (tokens,), `predicts`, `targets` and `row_of` (supervised tokens,).
 
-    `predicts` are the places whose hidden state predicts `targets`; `lengths` are the rows' lengths.
+    `predicts` are the places whose hidden state predicts `targets`, tokens of the rows `row_of`; `lengths` are the
+    rows' lengths.
     """
 
     ids: Tensor
@@ -23,6 +24,7 @@ class Packed(NamedTuple):
     lengths: tuple[int, ...]
     predicts: Tensor
     targets: Tensor
+    row_of: Tensor
 
 
 def pack(rows: Sequence[Rendered]) -> Packed:
@@ -35,16 +37,23 @@ def pack(rows: Sequence[Rendered]) -> Packed:
     lengths: list[int] = []
     predicts: list[int] = []
     targets: list[int] = []
-    for row in rows:
+    row_of: list[int] = []
+    for number, row in enumerate(rows):
         trained = [at for at, on in enumerate(row.mask) if on and at > 0]
         length = trained[-1]
         predicts += [len(ids) + at - 1 for at in trained]
         targets += [row.ids[at] for at in trained]
+        row_of += [number] * len(trained)
         ids += row.ids[:length]
         positions += range(length)
         lengths.append(length)
     return Packed(
-        torch.tensor(ids), torch.tensor(positions), tuple(lengths), torch.tensor(predicts), torch.tensor(targets)
+        torch.tensor(ids),
+        torch.tensor(positions),
+        tuple(lengths),
+        torch.tensor(predicts),
+        torch.tensor(targets),
+        torch.tensor(row_of),
     )
 
 
@@ -54,7 +63,7 @@ def supervised_tokens(row: Rendered) -> int:
 
 
 def packed_loss(model: PreTrainedModel, packed: Packed) -> TokenLoss:
-    """Sums over the supervised tokens of packed rows, under a model loaded with packed attention."""
+    """The loss of each supervised token of packed rows, under a model loaded with packed attention."""
     states: Tensor = backbone(model)(
         input_ids=packed.ids[None],
         position_ids=packed.positions[None],

@@ -67,7 +67,7 @@ def copy(session: Session, job_id: str, journal: Sequence[RunEvent]) -> list[Run
         row.run_seq = event.seq
         if event.type == "metrics" and event.data is not None:
             row.type = "metrics"
-            row.data = event.data.model_dump(exclude={"tokens", "seconds"})
+            row.data = event.data.told()
             row.azure_message = f"Step {event.data.step}: training loss={event.data.train_loss}"
         session.add(row)
     session.flush()

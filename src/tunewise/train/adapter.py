@@ -61,7 +61,7 @@ def _hyperparameters(spec: TrainSpec) -> dict[str, object]:
 
 
 def _metrics(progress: Progress) -> dict[str, object]:
-    mean = progress.epoch_loss_sum / progress.epoch_supervised if progress.epoch_supervised else None
+    mean = progress.epoch_loss_sum / progress.epoch_size if progress.epoch_size else None
     return {
         "steps": progress.step,
         "trained tokens": progress.tokens,

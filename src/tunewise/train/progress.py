@@ -1,5 +1,7 @@
 """How far a run has come: everything about it that is not a tensor. A frozen value, written into each checkpoint."""
 
+from pydantic import AliasChoices, Field
+
 from tunewise.contracts.frozen import Frozen
 from tunewise.contracts.run import StepMetrics
 
@@ -12,7 +14,7 @@ class Progress(Frozen):
     tokens: int = 0
     supervised: int = 0
     epoch_loss_sum: float = 0.0
-    epoch_supervised: int = 0
+    epoch_size: float = Field(default=0.0, validation_alias=AliasChoices("epoch_size", "epoch_supervised"))
     valid_loss: float | None = None
     valid_accuracy: float | None = None
     best_valid_loss: float | None = None

@@ -1,4 +1,4 @@
-"""Rows ready to train on: read from a frozen file, rendered, and counted. Knows nothing of batches or torch."""
+"""Rows ready to train on: read from a frozen file, rendered, and counted. Knows nothing of batches."""
 
 import hashlib
 from collections.abc import Iterator
@@ -12,14 +12,15 @@ from tunewise.contracts.run import DataFile, RowCounts
 from tunewise.data.formats import read_examples
 from tunewise.data.template import Rendered, Template
 from tunewise.errors import DataError, TrainingError
+from tunewise.train.criterion import Unit
 
 RENDER_ROWS = 1024
 
 
 class Loaded(NamedTuple):
-    """The rows of one file that are trained on, in the file's order, and what became of the others."""
+    """The units of one file that are trained on, in the file's order, and what became of the other rows."""
 
-    rows: list[Rendered]
+    units: list[Unit]
     counts: RowCounts
 
 
@@ -31,7 +32,7 @@ def load_rows(file: DataFile, template: Template, *, max_tokens: int, overlong: 
         DataError: a row cannot be read, overlong_row, nothing_to_train_on (no row is left).
     """
     check_frozen(file)
-    rows: list[Rendered] = []
+    units: list[Unit] = []
     seen = truncated = dropped = silent = 0
     for line, rendered in _rendered(file.path, template):
         seen += 1
@@ -43,18 +44,18 @@ def load_rows(file: DataFile, template: Template, *, max_tokens: int, overlong: 
         if fitted is None:
             dropped += 1
         elif any(fitted.mask[1:]):
-            rows.append(fitted)
+            units.append(Unit((fitted,)))
         else:
             silent += 1
-    if not rows:
+    if not units:
         raise DataError(
             "nothing_to_train_on",
             f"{file.path.name}: none of {seen} rows has an answer to train on within {max_tokens} tokens; "
             "add assistant messages with weight other than 0, or allow longer rows",
             param="train_file",
         )
-    counts = RowCounts(rows=seen, trained=len(rows), truncated=truncated, dropped=dropped, nothing_to_train_on=silent)
-    return Loaded(rows, counts)
+    counts = RowCounts(rows=seen, trained=len(units), truncated=truncated, dropped=dropped, nothing_to_train_on=silent)
+    return Loaded(units, counts)
 
 
 def check_frozen(file: DataFile) -> None:

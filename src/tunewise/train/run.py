@@ -21,12 +21,13 @@ from tunewise.contracts.run import (
 )
 from tunewise.train.adapter import write_adapter
 from tunewise.train.checkpoint import KEPT_EPOCHS, directory_of, load_weights, prune, save_checkpoint
+from tunewise.train.criterion import Tally
 from tunewise.train.journal import make_directory_whole, write_whole
 from tunewise.train.plan import step_rows, validation_sample
 from tunewise.train.progress import Progress
 from tunewise.train.schedule import learning_rate
 from tunewise.train.session import Session, trainable
-from tunewise.train.step import Tally, accumulate_gradients, clip_gradients, evaluate
+from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate
 
 
 def run_steps(session: Session, should_pause: Callable[[], bool]) -> None:
@@ -67,11 +68,11 @@ def _announce(session: Session) -> None:
 
 def _one_step(session: Session, started: float) -> None:
     spec, step = session.spec, session.progress.step
-    chosen = step_rows(len(session.train.rows), spec.batch_size, seed=spec.seed, step=step)
+    chosen = step_rows(len(session.train.units), spec.batch_size, seed=spec.seed, step=step)
     session.optimizer.param_groups[0]["lr"] = learning_rate(
         step, session.total_steps, peak=spec.learning_rate, schedule=spec.schedule, warmup_ratio=spec.warmup_ratio
     )
-    tally = accumulate_gradients(session.base, session.train.rows, chosen)
+    tally = accumulate_gradients(session.base, session.criterion, session.train.units, chosen)
     clip_gradients(trainable(session.model), spec.max_grad_norm)
     session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
@@ -96,6 +97,8 @@ def _record(session: Session, tally: Tally, started: float) -> None:
         full_valid_mean_token_accuracy=full.accuracy if full else None,
         tokens=before.tokens + tally.tokens,
         seconds=time.monotonic() - started,
+        **_rewards("train", tally),
+        **_rewards("full_valid", full),
     )
     session.journal.write(step_message(metrics), metrics=metrics)
     session.progress = before.model_copy(
@@ -105,12 +108,21 @@ def _record(session: Session, tally: Tally, started: float) -> None:
             "tokens": metrics.tokens,
             "supervised": before.supervised + tally.supervised,
             "epoch_loss_sum": tally.loss_sum + (0.0 if opens_epoch else before.epoch_loss_sum),
-            "epoch_supervised": tally.supervised + (0 if opens_epoch else before.epoch_supervised),
+            "epoch_size": tally.size + (0.0 if opens_epoch else before.epoch_size),
             "events_size": session.journal.size,
             "events_seq": session.journal.seq,
         }
         | (_epoch_end(session, metrics) if ends_epoch else {})
     )
+
+
+def _rewards(rows: str, tally: Tally | None) -> dict[str, float]:
+    """The mean rewards of answers, where both kinds were there, under the names of a step's metrics."""
+    if tally is None or not tally.chosen or not tally.rejected:
+        return {}
+    chosen, rejected = tally.chosen_reward / tally.chosen, tally.rejected_reward / tally.rejected
+    means = {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected, "accuracy": tally.wins / tally.chosen}
+    return {f"{rows}_reward_{name}": mean for name, mean in means.items()}
 
 
 def _epoch_end(session: Session, metrics: StepMetrics) -> dict[str, object]:
@@ -144,9 +156,10 @@ def step_message(metrics: StepMetrics) -> str:
 def _validate(session: Session, *, full: bool) -> Tally | None:
     if session.valid is None:
         return None
-    rows = session.valid.rows
-    size = len(rows) if full else session.spec.valid_sample_rows
-    return evaluate(session.base, rows, validation_sample(len(rows), size, seed=session.spec.seed))
+    units = session.valid.units
+    size = len(units) if full else session.spec.valid_sample_rows
+    sample = validation_sample(len(units), size, seed=session.spec.seed)
+    return evaluate(session.base, session.criterion, units, sample)
 
 
 def _save(session: Session) -> None:
@@ -195,7 +208,7 @@ def result(session: Session, held: Progress, error: RunFailure | None = None) ->
         trained_tokens=progress.tokens,
         supervised_tokens=progress.supervised,
         rows=session.train.counts,
-        train_loss=held.epoch_loss_sum / held.epoch_supervised if held.epoch_supervised else None,
+        train_loss=held.epoch_loss_sum / held.epoch_size if held.epoch_size else None,
         valid_loss=held.valid_loss,
         valid_mean_token_accuracy=held.valid_accuracy,
         seconds=progress.seconds,

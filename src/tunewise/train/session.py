@@ -17,8 +17,9 @@ from tunewise.data.template import Template
 from tunewise.errors import TrainingError
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
-from tunewise.modeling.memory import keep_within_memory
+from tunewise.modeling.memory import keep_within_memory, recompute_activations
 from tunewise.train.checkpoint import directory_of, load_checkpoint, load_parent, remove_leftovers, steps_on_disk
+from tunewise.train.criterion import Criterion, criterion
 from tunewise.train.journal import Journal
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
@@ -37,6 +38,7 @@ class Session:
     valid: Loaded | None
     base: PreTrainedModel
     model: PeftModel
+    criterion: Criterion
     optimizer: AdamW
     journal: Journal
     progress: Progress
@@ -44,7 +46,7 @@ class Session:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training rows."""
-        return steps_per_epoch(len(self.train.rows), self.spec.batch_size)
+        return steps_per_epoch(len(self.train.units), self.spec.batch_size)
 
     @property
     def total_steps(self) -> int:
@@ -108,9 +110,8 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
         else None
     )
     base = load_frozen(spec.base_model, spec.dtype)
-    longest = max(len(row.ids) for row in train.rows)
-    if keep_within_memory(base, max(longest, PART_TOKENS)):
-        log.info("activations are recomputed: those of %d tokens do not fit in memory", max(longest, PART_TOKENS))
+    longest = max(unit.tokens for unit in train.units)
+    _decide_on_activations(base, spec, max(longest, PART_TOKENS))
     torch.manual_seed(spec.seed)
     model = add_adapter(base, spec.lora)
     model.train()
@@ -124,7 +125,14 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
         load_parent(spec.parent, model)
     progress = load_checkpoint(directory_of(checkpoints, steps[-1]), model, optimizer) if steps else Progress()
     journal = Journal(directory / EVENTS_FILE, size=progress.events_size, seq=progress.events_seq)
-    return Session(directory, spec, train, valid, base, model, optimizer, journal, progress)
+    return Session(directory, spec, train, valid, base, model, criterion(spec.objective), optimizer, journal, progress)
+
+
+def _decide_on_activations(base: PreTrainedModel, spec: TrainSpec, part_tokens: int) -> None:
+    if spec.activation_checkpointing is True:
+        recompute_activations(base)
+    elif spec.activation_checkpointing == "auto" and keep_within_memory(base, part_tokens):
+        log.info("activations are recomputed: those of %d tokens do not fit in memory", part_tokens)
 
 
 def trainable(model: PeftModel) -> list[torch.nn.Parameter]:

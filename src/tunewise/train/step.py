@@ -1,60 +1,32 @@
-"""One optimizer step, and the loss on rows that are not trained on. Knows models and rows; nothing of files."""
+"""One optimizer step's gradient, and the loss on rows that are not trained on. Knows units and parts; no files."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
-from tunewise.data.template import Rendered
 from tunewise.errors import TrainingError
-from tunewise.modeling.packing import pack, packed_loss, supervised_tokens
+from tunewise.train.criterion import Criterion, Tally, Unit
 from tunewise.train.plan import parts
 
 
-class Tally(NamedTuple):
-    """Sums over rows: loss in nats, tokens predicted right, tokens that carried loss, all tokens of the rows."""
-
-    loss_sum: float = 0.0
-    correct: int = 0
-    supervised: int = 0
-    tokens: int = 0
-
-    def plus(self, other: "Tally") -> "Tally":
-        """Both tallies as one."""
-        return Tally(
-            self.loss_sum + other.loss_sum,
-            self.correct + other.correct,
-            self.supervised + other.supervised,
-            self.tokens + other.tokens,
-        )
-
-    @property
-    def loss(self) -> float:
-        """Mean over the supervised tokens, in nats."""
-        return self.loss_sum / self.supervised
-
-    @property
-    def accuracy(self) -> float:
-        """Share of the supervised tokens that were predicted right."""
-        return self.correct / self.supervised
-
-
-def accumulate_gradients(model: PreTrainedModel, rows: Sequence[Rendered], chosen: Sequence[int]) -> Tally:
-    """Add the gradient of the mean loss over the chosen rows' supervised tokens, whatever the parts they run in.
+def accumulate_gradients(
+    model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]
+) -> Tally:
+    """Add the gradient of the chosen units' mean loss, whatever the parts they run in.
 
     Raises:
         TrainingError: loss_not_finite.
     """
-    supervised = sum(supervised_tokens(rows[row]) for row in chosen)
+    size = sum(criterion.size(units[unit]) for unit in chosen)
     tally = Tally()
-    for part in _parts(rows, chosen):
-        packed = pack(part)
-        loss = packed_loss(model, packed)
-        (loss.loss_sum / supervised).backward()  # type: ignore[no-untyped-call]
-        tally = tally.plus(_tally(part, loss.loss_sum, loss.correct))
+    criterion.prepare(model, [units[unit] for unit in chosen])
+    for part in _parts(units, chosen):
+        found = criterion.loss(model, part)
+        (found.total / size).backward()  # type: ignore[no-untyped-call]
+        tally = tally.plus(found.tally)
     if not torch.isfinite(torch.tensor(tally.loss_sum)):
         raise _not_finite(f"the training loss is {tally.loss_sum}")
     return tally
@@ -72,30 +44,22 @@ def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: PreTrainedModel, rows: Sequence[Rendered], chosen: Sequence[int]) -> Tally:
-    """The loss and accuracy on the chosen rows, without dropout and without a gradient."""
+def evaluate(model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]) -> Tally:
+    """The loss and accuracy on the chosen units, without dropout and without a gradient."""
     was_training = model.training
     model.train(False)
+    criterion.prepare(model, [units[unit] for unit in chosen])
     tally = Tally()
-    for part in _parts(rows, chosen):
-        loss = packed_loss(model, pack(part))
-        tally = tally.plus(_tally(part, loss.loss_sum, loss.correct))
+    for part in _parts(units, chosen):
+        tally = tally.plus(criterion.loss(model, part).tally)
     model.train(was_training)
     return tally
 
 
-def _parts(rows: Sequence[Rendered], chosen: Sequence[int]) -> list[list[Rendered]]:
-    lengths = {row: len(rows[row].ids) for row in chosen}
-    return [[rows[row] for row in part] for part in parts(chosen, lengths)]
-
-
-def _tally(part: Sequence[Rendered], loss_sum: Tensor, correct: Tensor) -> Tally:
-    return Tally(
-        loss_sum=loss_sum.item(),
-        correct=int(correct.item()),
-        supervised=sum(supervised_tokens(row) for row in part),
-        tokens=sum(len(row.ids) for row in part),
-    )
+def _parts(units: Sequence[Unit], chosen: Sequence[int]) -> Iterator[list[Unit]]:
+    lengths = {unit: units[unit].tokens for unit in chosen}
+    for part in parts(chosen, lengths):
+        yield [units[unit] for unit in part]
 
 
 def _not_finite(found: str) -> TrainingError:

@@ -65,7 +65,7 @@ def as_python(asked: Submission, evaluation: EvaluationRequest | None, base_url:
 
 
 def _method(asked: Submission) -> dict[str, Any] | None:
-    chosen = asked.method.supervised.hyperparameters.model_dump(exclude_defaults=True)
+    chosen = asked.method.hyperparameters.model_dump(exclude_defaults=True)
     return {"type": "supervised", "supervised": {"hyperparameters": chosen}} if chosen else None
 
 

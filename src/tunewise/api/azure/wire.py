@@ -203,7 +203,7 @@ def _status(status: JobStatus, settings: Settings) -> JobStatus | Literal["pendi
 
 
 def _numbers(kept: Job) -> AzureHyperparameters:
-    asked: Hyperparameters = kept.request.method.supervised.hyperparameters
+    asked: Hyperparameters = kept.request.method.hyperparameters
     told = (kept.hyperparameters or asked).model_dump()
     numbers = {name: AUTO if told[name] == "auto" else told[name] for name in NUMBERS}
     if numbers["learning_rate_multiplier"] == AUTO:

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
+from tunewise.contracts.fine_tuning import Hyperparameters, Method
 from tunewise.contracts.jobs import (
     Job,
     JobEvent,
@@ -234,7 +234,9 @@ def listing(kind: type[Kind], items: Sequence[Identified], has_more: bool = Fals
 def fine_tuning_job(job: Job, settings: Settings) -> FineTuningJob:
     """A job as OpenAI sends it."""
     resolved = job.hyperparameters
-    numbers = Hyperparameters(**resolved.model_dump()) if resolved else job.request.method.supervised.hyperparameters
+    method = job.request.method
+    if resolved is not None:
+        method = method.with_hyperparameters(resolved.model_dump(exclude_none=True))
     return FineTuningJob(
         id=job.id,
         model=job.request.parent or job.request.base,
@@ -245,8 +247,8 @@ def fine_tuning_job(job: Job, settings: Settings) -> FineTuningJob:
         result_files=[job.result_file] if job.result_file else [],
         status=_status(job.status, settings),
         paused=job.status == "paused",
-        hyperparameters=numbers,
-        method=Method(supervised=Supervised(hyperparameters=numbers)),
+        hyperparameters=method.hyperparameters,
+        method=method,
         training_file=job.request.training_file,
         validation_file=job.request.validation_file,
         trained_tokens=job.trained_tokens,

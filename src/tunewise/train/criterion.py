@@ -1,0 +1,131 @@
+"""What a run minimises, as one seam: units of data go in, a loss that can be differentiated and its counts come out.
+
+A unit is what a batch counts: one row, or the rows that are compared with each other. The loop divides the summed loss
+of a step by the summed `size` of its units, so that how a step is split into parts changes nothing.
+"""
+
+from collections.abc import Sequence
+from operator import add
+from typing import NamedTuple, Protocol, assert_never
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from tunewise.contracts.run import Objective
+from tunewise.data.template import Rendered
+from tunewise.errors import TrainingError
+from tunewise.modeling.packing import pack, packed_loss, supervised_tokens
+
+
+class Unit(NamedTuple):
+    """`rows` that belong together; `reference` are their log-probabilities under the model that the run began with."""
+
+    rows: tuple[Rendered, ...]
+    reference: tuple[float, ...] = ()
+    wanted: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Useful tokens of all rows."""
+        return sum(len(row.ids) for row in self.rows)
+
+
+class Tally(NamedTuple):
+    """Sums over units: their loss, what it is divided by, tokens predicted right, with loss, and in all; rewards."""
+
+    loss_sum: float = 0.0
+    size: float = 0.0
+    correct: int = 0
+    supervised: int = 0
+    tokens: int = 0
+    chosen: int = 0
+    rejected: int = 0
+    chosen_reward: float = 0.0
+    rejected_reward: float = 0.0
+    wins: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        """Both tallies as one."""
+        return Tally._make(map(add, self, other))
+
+    @property
+    def loss(self) -> float:
+        """Mean, in nats."""
+        return self.loss_sum / self.size
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the supervised tokens that were predicted right."""
+        return self.correct / self.supervised
+
+
+class PartLoss(NamedTuple):
+    """Of some units: the summed loss (0-dim, differentiable), and the counts, its value among them."""
+
+    total: Tensor
+    tally: Tally
+
+
+class Criterion(Protocol):
+    """One objective. It knows nothing of steps, files or optimizers."""
+
+    def size(self, unit: Unit) -> float:
+        """What one unit adds to the number that the summed loss is divided by."""
+        ...
+
+    def prepare(self, model: PreTrainedModel, units: Sequence[Unit]) -> None:
+        """Look at all units of a step before its parts are computed, without a gradient."""
+        ...
+
+    def loss(self, model: PreTrainedModel, units: Sequence[Unit]) -> PartLoss:
+        """The summed loss of the units of one part."""
+        ...
+
+
+def criterion(objective: Objective) -> Criterion:
+    """The loss of an objective.
+
+    Raises:
+        TrainingError: unsupported_method.
+    """
+    match objective.type:
+        case "supervised":
+            return TokenCriterion()
+        case "dpo" | "orpo" | "kto" | "pretraining":
+            raise TrainingError(
+                "unsupported_method",
+                f"method.type: {objective.type!r} is not trained by this version; choose supervised",
+                param="method.type",
+            )
+        case _:
+            assert_never(objective.type)
+
+
+class TokenCriterion:
+    """Cross-entropy of the supervised tokens; the mean over all tokens of a step, not over rows."""
+
+    def size(self, unit: Unit) -> float:
+        """Supervised tokens."""
+        return sum(supervised_tokens(row) for row in unit.rows)
+
+    def prepare(self, model: PreTrainedModel, units: Sequence[Unit]) -> None:
+        """Nothing is needed."""
+
+    def loss(self, model: PreTrainedModel, units: Sequence[Unit]) -> PartLoss:
+        """Summed over the supervised tokens."""
+        rows = [row for unit in units for row in unit.rows]
+        found = packed_loss(model, pack(rows))
+        total = found.losses.sum(dtype=torch.float64)
+        return PartLoss(total, count(units, total.item(), len(found.losses), found.correct))
+
+
+def count(units: Sequence[Unit], loss_sum: float, size: float, correct: Tensor) -> Tally:
+    """The counts that every objective has."""
+    return Tally(
+        loss_sum=loss_sum,
+        size=size,
+        correct=int(correct.sum()),
+        supervised=len(correct),
+        tokens=sum(unit.tokens for unit in units),
+    )
