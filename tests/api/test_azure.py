@@ -134,6 +134,24 @@ def test_minus_one_is_auto_and_a_training_type_is_told_again(server: Live, clien
     assert same.status == "validating_files"
 
 
+def test_of_a_preference_job_minus_one_is_auto_for_beta_too(server: Live, client: AzureOpenAI) -> None:
+    file_id = upload(client)
+    asked: Any = {"n_epochs": -1, "batch_size": 4, "beta": -1}
+    method: Any = {"type": "dpo", "dpo": {"hyperparameters": asked}}
+    made = client.fine_tuning.jobs.create(training_file=file_id, model=BASE, method=method)
+    numbers = {"n_epochs": -1, "batch_size": 4, "learning_rate_multiplier": 1, "beta": -1}
+    assert made.hyperparameters.model_dump() == numbers
+    assert made.method
+    assert made.method.model_dump(exclude_unset=True) == {
+        "type": "dpo",
+        "dpo": {"hyperparameters": numbers, "loss": "sigmoid"},
+    }
+    resolved = {"n_epochs": 3, "batch_size": 4, "learning_rate_multiplier": 1.0, "beta": 0.1}
+    with server.platform.database.write() as session:
+        jobs.transition(session, made.id, "queued", hyperparameters=resolved)
+    assert client.fine_tuning.jobs.retrieve(made.id).hyperparameters.model_dump() == resolved
+
+
 def test_checkpoints_have_azures_ids_and_names_and_the_final_model_is_the_newest(
     client: AzureOpenAI, tuned: TunedModel
 ) -> None:

@@ -75,6 +75,13 @@ BAD: dict[str, tuple[str, bytes, dict[str, str], int, str]] = {
         400,
         "invalid_value",
     ),
+    "an endless scale": (
+        JOBS,
+        b'{"model":"m","training_file":"f","training":{"lora":{"alpha":1e999}}}',
+        JSON,
+        400,
+        "invalid_value",
+    ),
     "a number of 5,000 digits": (JOBS, b'{"model":"m","training_file":"f","seed":' + b"9" * 5000 + b"}", JSON, 400, ""),
     "a project name of 129 characters": (JOBS, wandb(project="p" * 129), JSON, 400, "invalid_value"),
     "a run name of 129 characters": (JOBS, wandb(project="p", name="n" * 129), JSON, 400, "invalid_value"),

@@ -42,6 +42,43 @@ def test_a_job_is_created_with_every_parameter(client: openai.OpenAI, file: str)
     assert client.fine_tuning.jobs.retrieve(job.id) == job
 
 
+def test_of_a_preference_job_beta_is_told_as_auto_until_it_is_resolved_and_its_options_as_asked(
+    live: Live, client: openai.OpenAI, file: str
+) -> None:
+    job = client.fine_tuning.jobs.create(
+        model=BASE,
+        training_file=file,
+        method={"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2}}},
+        extra_body={"training": {"lora": {"rank": 4}, "schedule": "cosine"}},
+    )
+    auto = {"n_epochs": 2, "batch_size": "auto", "learning_rate_multiplier": "auto", "beta": "auto"}
+    assert job.hyperparameters.model_dump() == auto
+    assert job.method
+    assert job.method.model_dump(exclude_unset=True) == {
+        "type": "dpo",
+        "dpo": {"hyperparameters": auto, "loss": "sigmoid"},
+    }
+    assert job.model_extra
+    assert (job.model_extra["training"]["lora"]["rank"], job.model_extra["training"]["schedule"]) == (4, "cosine")
+    numbers = {"n_epochs": 2, "batch_size": 1, "learning_rate_multiplier": 1.0, "beta": 0.1}
+    with live.platform.database.write() as session:
+        jobs.transition(session, job.id, "queued", hyperparameters=numbers)
+    resolved = client.fine_tuning.jobs.retrieve(job.id)
+    assert resolved.hyperparameters.model_dump() == numbers
+    assert resolved.method
+    assert resolved.method.dpo
+    assert resolved.method.dpo.hyperparameters
+    assert resolved.method.dpo.hyperparameters.model_dump() == numbers
+
+
+@pytest.mark.parametrize("kind", ["orpo", "kto", "pretraining"])
+def test_methods_of_our_own_are_told_as_they_were_asked_for(live: Live, file: str, kind: str) -> None:
+    body = {"model": BASE, "training_file": file, "method": {"type": kind, kind: {"hyperparameters": None}}}
+    told = live.http.post("/v1/fine_tuning/jobs", json=body).json()["method"]
+    assert set(told) == {"type", kind}
+    assert told[kind]["hyperparameters"]["n_epochs"] == "auto"
+
+
 def test_the_deprecated_hyperparameters_are_those_of_the_method(client: openai.OpenAI, file: str) -> None:
     job = client.fine_tuning.jobs.create(model=BASE, training_file=file, hyperparameters={"n_epochs": 4})
     assert job.hyperparameters.n_epochs == 4
@@ -61,12 +98,47 @@ def wandb(**fields: object) -> dict[str, Any]:
     return {"integrations": [{"type": "wandb", "wandb": {"project": "p"} | fields}]}
 
 
+def dpo(**hyperparameters: object) -> dict[str, Any]:
+    return {"type": "dpo", "dpo": {"hyperparameters": hyperparameters}}
+
+
+EARLY = "early_stopping_needs_validation"
 REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"training_file": "file-none"}, "invalid_file", "training_file"),
-    ({"method": {"type": "dpo", "dpo": {}}}, "unsupported_method", "method.type"),
     ({"method": {"type": "reinforcement"}}, "unsupported_method", "method.type"),
     ({"method": {"type": "magic"}}, "invalid_value", "method.type"),
-    ({"method": {"type": "supervised", "dpo": {}}}, "unsupported_method", "method.dpo"),
+    ({"method": {"type": "supervised", "dpo": {}}}, "conflicting_parameters", "method.dpo"),
+    ({"method": {"type": "dpo", "reinforcement": {}}}, "conflicting_parameters", "method.reinforcement"),
+    ({"method": {"dpo": {}}}, "missing_required_parameter", "method.type"),
+    ({"method": dpo(beta=0)}, "invalid_value", "method.dpo.hyperparameters.beta"),
+    ({"method": dpo(beta=2.1)}, "invalid_value", "method.dpo.hyperparameters.beta"),
+    ({"method": dpo(beta="much")}, "invalid_value", "method.dpo.hyperparameters.beta"),
+    ({"method": dpo(gamma=1)}, "unknown_parameter", "method.dpo.hyperparameters.gamma"),
+    ({"method": {"type": "dpo", "dpo": {"loss": "hinge"}}}, "invalid_value", "method.dpo.loss"),
+    ({"method": {"type": "kto", "kto": {"desirable_weight": 0}}}, "invalid_value", "method.kto.desirable_weight"),
+    ({"method": dpo(n_epochs=2), "hyperparameters": {"n_epochs": 3}}, "conflicting_parameters", "hyperparameters"),
+    ({"hyperparameters": {"beta": 0.2}}, "unknown_parameter", "hyperparameters.beta"),
+    (
+        {"method": {"type": "supervised", "supervised": {"hyperparameters": {"beta": 0.2}}}},
+        "unknown_parameter",
+        "method.supervised.hyperparameters.beta",
+    ),
+    (
+        {"method": {"type": "supervised", "supervised": {"label_smoothing": 1}}},
+        "invalid_value",
+        "method.supervised.label_smoothing",
+    ),
+    ({"training": {"lorra": {}}}, "unknown_parameter", "training.lorra"),
+    ({"training": {"lora": {"rank": 0}}}, "invalid_value", "training.lora.rank"),
+    ({"training": {"lora": {"r": 8}}}, "unknown_parameter", "training.lora.r"),
+    ({"training": {"lora": {"targets": ["q;rm"]}}}, "invalid_value", "training.lora.targets"),
+    ({"training": {"weights": "half"}}, "invalid_value", "training.weights"),
+    ({"training": {"trackers": ["neptune"]}}, "invalid_value", "training.trackers.0"),
+    ({"training": {"seed": 1}}, "unknown_parameter", "training.seed"),
+    ({"training": {"early_stopping_patience": 1}}, EARLY, "training.early_stopping_patience"),
+    ({"training": {"weights": "full", "lora": {"rank": 8}}}, "conflicting_parameters", "training.lora"),
+    ({"training": {"sharding": "fsdp"}}, "conflicting_parameters", "training.sharding"),
+    ({"training": {"parent_use": "stack"}}, "conflicting_parameters", "training.parent_use"),
     ({"n_epochs": 3}, "unknown_parameter", "n_epochs"),
     (
         {"method": {"type": "supervised", "supervised": {"hyperparameters": {"epochs": 3}}}},

@@ -61,7 +61,14 @@ def test_files_and_uploads(client: OpenAI) -> None:
     assert chunked.status == "completed"
 
 
-def test_fine_tuning_jobs(server: Live, client: OpenAI) -> None:
+METHODS: list[Any] = [
+    {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto"}}},
+    {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 2, "beta": 0.2}}},
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method["type"])
+def test_fine_tuning_jobs(server: Live, client: OpenAI, method: Any) -> None:  # noqa: ANN401  # a TypedDict of the SDK
     file = client.files.create(file=("a.jsonl", ROW * 12), purpose="fine-tune").id
     calls = client.fine_tuning.jobs
     made = calls.create(
@@ -71,9 +78,11 @@ def test_fine_tuning_jobs(server: Live, client: OpenAI) -> None:
         seed=1,
         suffix="owl",
         metadata={"a": "b"},
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": "auto"}}},
+        method=method,
     )
     assert calls.retrieve(made.id).id == made.id
+    assert made.method
+    assert made.method.type == method["type"]
     assert [job.id for job in calls.list(limit=1, metadata={"a": "b"}).data] == [made.id]
     assert calls.list_events(made.id, limit=1).data
     with server.platform.database.write() as session:

@@ -79,4 +79,4 @@ def test_no_supervised_run_is_planned_on_pairs(tmp_path: Path, smollm2: BaseMode
             machine=Machine(name="m", cores=1, memory_bytes=1, bfloat16=False, gflops=1.0),
             versions={},
         )
-    assert refused.value.code == "invalid_training_file"
+    assert refused.value.code == "invalid_file_format"

@@ -38,8 +38,12 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (GOOD.replace("]", ", {name: exact, type: label}]"), "duplicate_grader", "share a name"),
         (GOOD.replace("]", ", {name: other, type: label}]"), "primary_grader", "0 of 2"),
         (GOOD + "arms: {prompt: [{name: tuned}]}", "duplicate_arm", "'tuned'"),
-        (GOOD + "training: {method: {type: dpo}}", "invalid_config", "training.method.type"),
-        (GOOD + "training: {early_stopping_patience: 1}", "early_stopping_needs_validation", "needs data.valid"),
+        (GOOD + "training: {method: {type: ppo}}", "invalid_config", "training.method.type"),
+        (GOOD + "training: {method: {type: dpo, supervised: {}}}", "invalid_config", "leave supervised out"),
+        (GOOD + "training: {method: {dpo: {hyperparameters: {beta: 3}}, type: dpo}}", "invalid_config", "beta"),
+        (GOOD + "training: {early_stopping_patience: 1}", "early_stopping_needs_validation", "a validation file"),
+        (GOOD + "training: {weights: full, lora: {rank: 8}}", "conflicting_parameters", "training.lora: weights"),
+        (GOOD + "training: {parent_use: stack}", "conflicting_parameters", "the model is a base model"),
     ],
 )
 def test_each_mistake_is_named(tmp_path: Path, text: str, code: str, says: str) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tunewise.jobs.results import Dialect, result_csv, result_file_id
+from tunewise.contracts.run import REWARD_METRICS
+from tunewise.jobs.results import DIALECTS, Dialect, result_csv, result_file_id
 
 METRICS: list[dict[str, float | int | None]] = [
     {
@@ -43,3 +44,13 @@ def test_each_dialect_has_its_own_columns(dialect: Dialect, table: str) -> None:
 
 def test_the_two_files_of_a_job_are_two() -> None:
     assert result_file_id("ftjob-1", "openai") != result_file_id("ftjob-1", "azure")
+
+
+def test_a_preference_job_s_rewards_have_columns_of_their_own_in_both_dialects() -> None:
+    steps: list[dict[str, float | int | None]] = [METRICS[0], METRICS[1] | {"train_reward_margin": 0.25}]
+    for dialect in DIALECTS:
+        plain = result_csv(steps, dialect).splitlines()
+        told = result_csv(steps, dialect, with_rewards=True).splitlines()
+        assert told[0] == ",".join([plain[0], *REWARD_METRICS])
+        assert told[1] == plain[1] + "," * len(REWARD_METRICS)
+        assert told[2].split(",")[told[0].split(",").index("train_reward_margin")] == "0.25"

@@ -13,7 +13,15 @@ import pytest
 from tunewise.api.openai.requests import CreateFineTuningJob
 from tunewise.contracts.config import ArmsConfig, FewShotArm, Prices, PromptArm, UseCase
 from tunewise.contracts.evaluations import EvaluationRequest
-from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
+from tunewise.contracts.fine_tuning import (
+    Dpo,
+    Hyperparameters,
+    LoraRequest,
+    Method,
+    PreferenceHyperparameters,
+    Supervised,
+    TrainingOptions,
+)
 from tunewise.contracts.graders import AnyGrader, JsonSetF1, TextSimilarity
 from tunewise.jobs.config_file import load_config
 from tunewise.jobs.fine_tuning import Submission
@@ -62,6 +70,14 @@ CASES = [
         ),
         JsonSetF1(name="json_set_f1"),
     ),
+    (
+        submission(
+            method=Method(type="dpo", dpo=Dpo(hyperparameters=PreferenceHyperparameters(beta=0.3), loss="ipo")),
+            training=TrainingOptions(lora=LoraRequest(rank=4, targets=("q_proj",)), trackers=("mlflow",)),
+        ),
+        JsonSetF1(name="json_set_f1"),
+    ),
+    (submission(method=Method(type="kto")), JsonSetF1(name="json_set_f1")),
 ]
 
 
@@ -77,6 +93,7 @@ def test_the_yaml_is_the_same_run(asked: Submission, grader: AnyGrader, tmp_path
     assert (config.data.valid is None) == (asked.validation_file is None)
     assert config.data.test.name == "test.jsonl"
     assert config.training.method == asked.method
+    assert config.training.options == asked.training
     assert config.training.seed == (42 if asked.seed is None else asked.seed)
     for name in ("graders", "arms", "evaluation", "prices", "use_case"):
         assert getattr(config, name) == getattr(evaluation, name)

@@ -15,12 +15,12 @@ from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.cli.data_convert import convert_file
 from tunewise.cli.data_report import print_report
 from tunewise.contracts.check import CheckReport, Split
-from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
+from tunewise.contracts.fine_tuning import Method, MethodType, Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.check import Limits, check
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, DataError
-from tunewise.jobs.plan import has_pairs, make_spec, with_plan
+from tunewise.jobs.plan import fitting_method, make_spec, refuse_misfits, with_plan
 from tunewise.settings import get_settings
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ app.command("convert")(convert_file)
 
 
 @app.command("check")
-def check_files(
+def check_files(  # noqa: PLR0913, PLR0917 (one for each flag)
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -54,6 +54,9 @@ def check_files(
         int | None, typer.Option(min=16, help="The longest row to train on; by default the model's context.")
     ] = None,
     overlong: Annotated[Overlong, typer.Option(help="What to do with longer training rows.")] = "error",
+    method: Annotated[
+        MethodType | None, typer.Option(help="How they are to be trained on; by default as their rows suggest.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Report every problem of data files, and what they hold."""
@@ -64,7 +67,7 @@ def check_files(
     if not wanted:
         raise ConfigError("no_files", "no file given; name at least one, as in: tunewise data check train.jsonl")
     reference = None if model == "none" else find(model, get_settings())
-    report = checked(wanted, reference, max_tokens, overlong)
+    report = checked(wanted, reference, max_tokens, overlong, method)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -84,18 +87,30 @@ def split_of(path: Path) -> Split:
 
 
 def checked(
-    files: list[tuple[Split, Path]], model: BaseModelRef | None, max_tokens: int | None, overlong: Overlong
+    files: list[tuple[Split, Path]],
+    model: BaseModelRef | None,
+    max_tokens: int | None,
+    overlong: Overlong,
+    method: MethodType | None = None,
 ) -> CheckReport:
-    """The report on the files; with the plan of a job when there is a model and something to train on."""
+    """The report on the files; with the plan of a job when there is a model and something to train on.
+
+    Raises:
+        DataError: invalid_file_format, where the rows are not what `method` trains on.
+    """
     if model is None:
-        return check(files)
+        report = check(files)
+        refuse_misfits(report, method or fitting_method(report))
+        return report
     limit = max_tokens or model.context_length
     report = check(files, Limits(Template.load(model.path), limit, overlong, model.context_length))
-    if has_pairs(report) or not any(file.split == "train" and file.rows for file in report.files):
+    chosen = method or fitting_method(report)
+    refuse_misfits(report, chosen)
+    if not any(file.split == "train" and file.rows for file in report.files):
         return report
     hardware = machine.probe()
     spec = make_spec(
-        TrainingRequest(),
+        TrainingRequest(method=Method(type=chosen)),
         report,
         base=model,
         max_tokens=limit,

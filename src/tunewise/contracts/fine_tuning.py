@@ -6,7 +6,7 @@ the types `orpo`, `kto` and `pretraining`, and every field beside `hyperparamete
 
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from tunewise.contracts.frozen import Frozen
 
@@ -22,6 +22,8 @@ Weights: TypeAlias = Literal["lora", "qlora", "full"]
 Sharding: TypeAlias = Literal["ddp", "fsdp"]
 ParentUse: TypeAlias = Literal["continue", "stack"]
 Tracker: TypeAlias = Literal["tensorboard", "wandb", "mlflow", "trackio"]
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ModuleName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.]+$")]
 
 
 class Hyperparameters(Frozen):
@@ -29,7 +31,7 @@ class Hyperparameters(Frozen):
 
     n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
     batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Auto | Annotated[float, Field(gt=0, allow_inf_nan=False)] = "auto"
+    learning_rate_multiplier: Auto | Positive = "auto"
 
 
 class PreferenceHyperparameters(Hyperparameters):
@@ -46,7 +48,7 @@ class Supervised(Frozen):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         default=0.0, description="Share of each target that is spread evenly over the vocabulary."
     )
-    neftune_alpha: Annotated[float, Field(gt=0)] | None = Field(
+    neftune_alpha: Positive | None = Field(
         default=None, description="Noise on the embeddings while training (Jain et al. 2023, arXiv:2310.05914)."
     )
 
@@ -68,8 +70,8 @@ class Kto(Frozen):
     """Settings of Kahneman-Tversky optimisation (Ethayarajh et al. 2024, arXiv:2402.01306)."""
 
     hyperparameters: PreferenceHyperparameters = PreferenceHyperparameters()
-    desirable_weight: Annotated[float, Field(gt=0)] = 1.0
-    undesirable_weight: Annotated[float, Field(gt=0)] = 1.0
+    desirable_weight: Positive = 1.0
+    undesirable_weight: Positive = 1.0
 
 
 class Pretraining(Frozen):
@@ -82,15 +84,19 @@ MethodSettings: TypeAlias = Supervised | Dpo | Orpo | Kto | Pretraining
 METHOD_TYPES: tuple[MethodType, ...] = get_args(MethodType)
 
 
+def _is_absent(settings: MethodSettings | None) -> bool:
+    return settings is None
+
+
 class Method(Frozen):
     """The `method` object of the API: a type, and the settings of that type alone."""
 
     type: MethodType = "supervised"
-    supervised: Supervised | None = None
-    dpo: Dpo | None = None
-    orpo: Orpo | None = None
-    kto: Kto | None = None
-    pretraining: Pretraining | None = None
+    supervised: Supervised | None = Field(default=None, exclude_if=_is_absent)
+    dpo: Dpo | None = Field(default=None, exclude_if=_is_absent)
+    orpo: Orpo | None = Field(default=None, exclude_if=_is_absent)
+    kto: Kto | None = Field(default=None, exclude_if=_is_absent)
+    pretraining: Pretraining | None = Field(default=None, exclude_if=_is_absent)
 
     @model_validator(mode="before")
     @classmethod
@@ -135,9 +141,11 @@ class LoraRequest(Frozen):
     """The adapter's shape (Hu et al. 2021, arXiv:2106.09685). The scale applied is `alpha / rank`."""
 
     rank: Auto | Annotated[int, Field(ge=1, le=512)] = "auto"
-    alpha: Auto | Annotated[float, Field(gt=0)] = "auto"
+    alpha: Auto | Positive = "auto"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    targets: Literal["all-linear"] | Annotated[tuple[ModuleName, ...], Field(min_length=1, max_length=64)] = (
+        "all-linear"
+    )
     rank_stabilized: bool = Field(
         default=False, description="rsLoRA: the scale is alpha / sqrt(rank) (Kalajdzievski 2023, arXiv:2312.03732)."
     )
@@ -146,7 +154,7 @@ class LoraRequest(Frozen):
         default="default",
         description="`pissa`: Meng et al. 2024, arXiv:2404.02948; `olora`: Büyükakyüz 2024, arXiv:2406.01775.",
     )
-    plus_ratio: Annotated[float, Field(ge=1)] = Field(
+    plus_ratio: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
         default=1.0,
         description="LoRA+: the learning rate of B over that of A (Hayou et al. 2024, arXiv:2402.12354).",
     )
@@ -159,7 +167,7 @@ class TrainingOptions(Frozen):
         default="lora", description="What is trained: an adapter, an adapter over 4-bit weights, or every weight."
     )
     lora: LoraRequest = LoraRequest()
-    top_layers: Annotated[int, Field(ge=1)] | None = Field(
+    top_layers: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None, description="Train the last so many layers only; those below are computed once."
     )
     parent_use: ParentUse = Field(
@@ -168,8 +176,8 @@ class TrainingOptions(Frozen):
     )
     schedule: Schedule = "linear"
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    max_grad_norm: Positive = 1.0
     dtype: Auto | Dtype = "auto"
     activation_checkpointing: Auto | bool = Field(
         default="auto", description="Compute activations twice and keep none; by default where memory is short."
@@ -181,11 +189,13 @@ class TrainingOptions(Frozen):
     sharding: Sharding = Field(
         default="ddp", description="Of several processes: each holds every weight, or a share of them."
     )
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = 10.0
-    early_stopping_patience: Annotated[int, Field(ge=1)] | None = Field(
+    checkpoint_minutes: Positive = 10.0
+    early_stopping_patience: Annotated[int, Field(ge=1, le=50)] | None = Field(
         default=None, description="Stop after this many epochs without a lower validation loss."
     )
-    trackers: tuple[Tracker, ...] = Field(default=(), description="Programs that are told of each step.")
+    trackers: Annotated[tuple[Tracker, ...], Field(max_length=4)] = Field(
+        default=(), description="Programs that are told of each step."
+    )
 
 
 class TrainingRequest(TrainingOptions):
@@ -193,3 +203,8 @@ class TrainingRequest(TrainingOptions):
 
     method: Method = Method()
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 42
+
+    @property
+    def options(self) -> TrainingOptions:
+        """What is asked for beside method and seed."""
+        return TrainingOptions(**{name: getattr(self, name) for name in TrainingOptions.model_fields})

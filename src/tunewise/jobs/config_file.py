@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from tunewise.contracts.config import EvaluationPlan, RunConfig
 from tunewise.errors import ConfigError
+from tunewise.jobs.conflicts import conflict
 
 
 def load_config(path: Path) -> RunConfig:
@@ -26,7 +27,7 @@ def load_config(path: Path) -> RunConfig:
         raise ConfigError(
             "invalid_config", f"{path}: {len(problems)} problem(s)\n  " + "\n  ".join(problems), param=str(path)
         ) from invalid
-    _check_early_stopping(config, path)
+    _check_options(config, path)
     check_meaning(config, str(path))
     return config
 
@@ -107,10 +108,8 @@ def check_meaning(plan: EvaluationPlan, place: str) -> None:
         )
 
 
-def _check_early_stopping(config: RunConfig, path: Path) -> None:
-    if config.training.early_stopping_patience is not None and config.data.valid is None:
-        raise ConfigError(
-            "early_stopping_needs_validation",
-            f"{path}: training.early_stopping_patience needs data.valid; add a validation file or leave it out",
-            param="training.early_stopping_patience",
-        )
+def _check_options(config: RunConfig, path: Path) -> None:
+    found = conflict(config.training, has_validation=config.data.valid is not None, parent=None)
+    if found is not None:
+        param = f"training.{found.option}"
+        raise ConfigError(found.code, f"{path}: {param}: {found.message}", param=param)

@@ -40,6 +40,7 @@ def start(platform: Platform, caller: Caller) -> Job:
         suffix=config.suffix,
         metadata=None,
         integrations=None,
+        training=config.training.options,
     )
     plan = config.model_dump(include=set(EvaluationPlan.model_fields))
     return evaluations.submit_run(platform, caller, asked, EvaluationRequest(**plan, test_file=test.id))

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from tunewise.contracts.fine_tuning import Method
+from tunewise.contracts.fine_tuning import Method, TrainingOptions
 from tunewise.contracts.jobs import Caller, Integration, Job, JobEvent, JobRequest, JobStatus, StoredFile, TunedModel
 from tunewise.errors import RequestError
+from tunewise.jobs.conflicts import conflict
 from tunewise.jobs.integrations import require_installed
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
@@ -32,13 +33,15 @@ class Submission(NamedTuple):
     metadata: dict[str, str] | None
     integrations: tuple[Integration, ...] | None
     training_type: str | None = None
+    training: TrainingOptions = TrainingOptions()
 
 
 def submit(platform: Platform, caller: Caller, asked: Submission) -> Job:
     """Keep a new job, to be validated and trained by a worker. Once this returns, the job is never lost.
 
     Raises:
-        RequestError: a file or the model is not there, or is not for fine-tuning; or integration_unavailable.
+        RequestError: a file or the model is not there, or is not for fine-tuning; options that do not go together; or
+            integration_unavailable.
     """
     with platform.database.write() as session:
         return add(session, platform, caller, asked)
@@ -51,13 +54,16 @@ def add(session: Session, platform: Platform, caller: Caller, asked: Submission)
     _training_file(session, caller, asked.training_file, "training_file")
     if asked.validation_file is not None:
         _training_file(session, caller, asked.validation_file, "validation_file")
+    parent = found.tuned.name if found.tuned else None
+    _refuse_conflicts(asked, parent)
     request = JobRequest(
         model=asked.model,
         base=found.base,
-        parent=found.tuned.name if found.tuned else None,
+        parent=parent,
         training_file=asked.training_file,
         validation_file=asked.validation_file,
         method=asked.method,
+        training=asked.training,
         seed=secrets.randbelow(2**31) if asked.seed is None else asked.seed,
         suffix=asked.suffix,
         metadata=asked.metadata,
@@ -202,6 +208,13 @@ def job_of(session: Session, caller: Caller, job_id: str) -> Job:
     if job is None:
         raise RequestError("fine_tune_not_found", f"Could not find fine tune: {job_id}", param="fine_tune_id")
     return job
+
+
+def _refuse_conflicts(asked: Submission, parent: str | None) -> None:
+    found = conflict(asked.training, has_validation=asked.validation_file is not None, parent=parent)
+    if found is not None:
+        param = f"training.{found.option}"
+        raise RequestError(found.code, f"{param}: {found.message}", param=param)
 
 
 def _training_file(session: Session, caller: Caller, file_id: str, param: str) -> StoredFile:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunewise import planning
-from tunewise.contracts.check import CheckReport, FileReport, FittedRows, Split
-from tunewise.contracts.fine_tuning import Overlong, TrainingRequest
+from tunewise.contracts.check import CheckReport, FileReport, FittedRows, RowFormat, Split
+from tunewise.contracts.fine_tuning import METHOD_TYPES, MethodType, Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
 from tunewise.errors import DataError
 from tunewise.jobs.stages import write_whole
@@ -14,6 +14,20 @@ from tunewise.machine import Machine
 from tunewise.settings import Settings
 
 CHECK_FILE = "check.json"
+# What each method trains on; the first is named where something else was given.
+ROWS: dict[MethodType, tuple[RowFormat, ...]] = {
+    "supervised": ("chat", "prompt_completion"),
+    "dpo": ("preference",),
+    "orpo": ("preference",),
+    "kto": ("preference",),
+    "pretraining": ("chat",),
+}
+HELD: dict[RowFormat, str] = {
+    "chat": "conversations",
+    "prompt_completion": "pairs of prompt and completion",
+    "preference": "preference pairs",
+}
+_PARAMS: dict[Split, str] = {"train": "training_file", "valid": "validation_file"}
 
 
 class Expected(NamedTuple):
@@ -46,9 +60,9 @@ def make_spec(
     A spec names one training file; where several were checked, it is the first, planned with the rows of all.
 
     Raises:
-        DataError: preference_rows, as there is no method yet that trains on pairs.
+        DataError: invalid_file_format, where the rows are not what the method trains on.
     """
-    _refuse_pairs(check)
+    refuse_misfits(check, request.method.type)
     train, valid = _files(check, "train"), _files(check, "valid")
     first = _data_file(train[0])
     return planning.resolve(
@@ -133,17 +147,34 @@ def _speed_key(spec: TrainSpec) -> str:
     return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}:{spec.threads}"
 
 
-def has_pairs(check: CheckReport) -> bool:
-    """Whether a file holds preference pairs."""
-    return any(file.format == "preference" for file in check.files)
+def refuse_misfits(check: CheckReport, method: MethodType) -> None:
+    """Refuse files whose rows are not what the method trains on.
+
+    Raises:
+        DataError: invalid_file_format.
+    """
+    for file in check.files:
+        if file.split in _PARAMS and file.format is not None and file.format not in ROWS[method]:
+            raise DataError(
+                "invalid_file_format",
+                f"{file.path.name}: holds {HELD[file.format]}, and the method {method} trains on "
+                f"{HELD[ROWS[method][0]]}; {_remedy(file.format, method)}",
+                param=_PARAMS[file.split],
+            )
 
 
-def _refuse_pairs(check: CheckReport) -> None:
-    pairs = next((file.path.name for file in check.files if file.format == "preference"), None)
-    if pairs is not None:
-        raise DataError(
-            "invalid_training_file",
-            f"{pairs}: holds preference pairs, and the method supervised trains on chats; convert the better answers: "
-            "tunewise data convert FILE --to chat --map prompt=input --map completion=preferred_output",
-            param="training_file",
+def fitting_method(check: CheckReport) -> MethodType:
+    """The method that files are most likely meant for: the first that trains on the training rows as they are."""
+    held = next((file.format for file in check.files if file.split == "train" and file.format is not None), "chat")
+    return next(method for method in METHOD_TYPES if held in ROWS[method])
+
+
+def _remedy(held: RowFormat, method: MethodType) -> str:
+    others = [other for other in METHOD_TYPES if held in ROWS[other]]
+    instead = f"ask for the method {' or '.join(others)}"
+    if held == "preference" and "chat" in ROWS[method]:
+        return (
+            f"{instead}, or convert the better answers: "
+            "tunewise data convert FILE --to chat --map prompt=input --map completion=preferred_output"
         )
+    return f"{instead}, or give a file of other rows"

@@ -11,7 +11,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from tunewise.contracts.fine_tuning import MethodType
 from tunewise.contracts.jobs import Job, StoredFile
+from tunewise.contracts.run import REWARD_METRICS
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.stages import sync_directory
 from tunewise.store.rows import new_id, now
@@ -39,6 +41,7 @@ COLUMNS: dict[Dialect, dict[str, str]] = {
     },
     "azure": dict(zip(_AS_NAMED, _AS_NAMED, strict=True)),
 }
+PREFERENCES: tuple[MethodType, ...] = ("dpo", "orpo", "kto")
 _DECIMALS = 5
 
 
@@ -56,7 +59,7 @@ def write_result(
     Raises:
         OSError: the disk is full.
     """
-    table = result_csv(metrics, dialect).encode()
+    table = result_csv(metrics, dialect, with_rewards=job.request.method.type in PREFERENCES).encode()
     file = StoredFile(
         id=result_file_id(job.id, dialect),
         project=job.project,
@@ -76,9 +79,11 @@ def write_result(
     return file
 
 
-def result_csv(metrics: Sequence[Mapping[str, float | int | None]], dialect: Dialect) -> str:
-    """One row a step, five decimals, blank where nothing was measured."""
-    columns = COLUMNS[dialect]
+def result_csv(
+    metrics: Sequence[Mapping[str, float | int | None]], dialect: Dialect, *, with_rewards: bool = False
+) -> str:
+    """One row a step, five decimals, blank where nothing was measured; rewards under their own names in both."""
+    columns = COLUMNS[dialect] | ({name: name for name in REWARD_METRICS} if with_rewards else {})
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(columns)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tunewise import __version__, catalogue
 from tunewise.contracts.check import CheckReport, Finding, Split
-from tunewise.contracts.fine_tuning import LoraRequest, TrainingRequest
+from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.contracts.jobs import Job, ResolvedHyperparameters
 from tunewise.contracts.run import SPEC_FILE, BaseModelRef, TrainSpec
 from tunewise.data.check import LEAST_ROWS, Limits, check
@@ -38,16 +38,14 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
     """Check the job's files and write `spec.json` and `check.json` into its run directory.
 
     Raises:
-        DataError: a file is not fit for training; the code is one of OpenAI's, `param` names the file's field.
+        DataError: a file is not fit for the method; the code is one of OpenAI's, `param` names the file's field.
         ModelError: the base model or the parent cannot be used.
         TrainingError: insufficient_memory, however long it waited.
     """
     base = catalogue.find(job.request.base, platform.settings)
     report = _checked(platform, job, base)
     parent = parents.freeze(platform, job, base)
-    asked = TrainingRequest(
-        method=job.request.method, seed=job.request.seed, lora=LoraRequest() if parent is None else parent.lora
-    )
+    asked = _asked(job, parent)
     hardware = machine()
     spec = make_spec(
         asked,
@@ -66,6 +64,14 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
     write_whole(run_dir / CHECK_FILE, planned.model_dump_json(indent=1))
     write_whole(run_dir / SPEC_FILE, spec.model_dump_json(indent=1))
     return Validated(_resolved(asked, spec), _warnings(report, spec))
+
+
+def _asked(job: Job, parent: parents.Parent | None) -> TrainingRequest:
+    """What is asked for; an adapter that trains on has the parent's shape."""
+    options = dict(job.request.training)
+    if parent is not None:
+        options["lora"] = parent.lora.model_copy(update={"plus_ratio": job.request.training.lora.plus_ratio})
+    return TrainingRequest(method=job.request.method, seed=job.request.seed, **options)
 
 
 def _checked(platform: Platform, job: Job, base: BaseModelRef) -> CheckReport:

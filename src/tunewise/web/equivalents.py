@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tunewise.contracts.evaluations import EvaluationRequest
+from tunewise.contracts.fine_tuning import Method
 from tunewise.jobs.fine_tuning import Submission
 
 WIDTH = 100
@@ -22,7 +23,7 @@ def as_yaml(asked: Submission, evaluation: EvaluationRequest, names: dict[str, s
         "test": evaluation.test_file,
         "test_items": evaluation.test_items,
     }
-    training = {name: value for name, value in (("method", _method(asked)), ("seed", asked.seed)) if value is not None}
+    training = {"method": _method(asked), "seed": asked.seed} | _options(asked)
     plan = _plan(evaluation)
     plan.pop("test_file")
     plan.pop("test_items", None)
@@ -31,7 +32,7 @@ def as_yaml(asked: Submission, evaluation: EvaluationRequest, names: dict[str, s
         "suffix": asked.suffix,
         "data": {name: names[file_id] for name, file_id in data.items() if file_id is not None},
         **plan,
-        "training": training,
+        "training": {name: value for name, value in training.items() if value is not None},
     }
     kept = {name: value for name, value in document.items() if value not in (None, {})}
     return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=WIDTH)
@@ -39,6 +40,10 @@ def as_yaml(asked: Submission, evaluation: EvaluationRequest, names: dict[str, s
 
 def as_python(asked: Submission, evaluation: EvaluationRequest | None, base_url: str) -> str:
     """A script that asks for the same run of this server."""
+    ours = {
+        "training": _options(asked),
+        "evaluation": None if evaluation is None else _plan(evaluation),
+    }
     fields = {
         "model": asked.model,
         "training_file": asked.training_file,
@@ -47,7 +52,7 @@ def as_python(asked: Submission, evaluation: EvaluationRequest | None, base_url:
         "suffix": asked.suffix,
         "seed": asked.seed,
         "metadata": asked.metadata,
-        "extra_body": None if evaluation is None else {"evaluation": _plan(evaluation)},
+        "extra_body": {name: value for name, value in ours.items() if value} or None,
     }
     return "\n".join(
         [
@@ -65,8 +70,16 @@ def as_python(asked: Submission, evaluation: EvaluationRequest | None, base_url:
 
 
 def _method(asked: Submission) -> dict[str, Any] | None:
-    chosen = asked.method.hyperparameters.model_dump(exclude_defaults=True)
-    return {"type": "supervised", "supervised": {"hyperparameters": chosen}} if chosen else None
+    """What differs from the defaults; its type tells which settings they are."""
+    kind = asked.method.type
+    chosen = asked.method.settings.model_dump(mode="json", exclude_defaults=True)
+    if chosen:
+        return {"type": kind, kind: chosen}
+    return None if asked.method == Method() else {"type": kind}
+
+
+def _options(asked: Submission) -> dict[str, Any]:
+    return asked.training.model_dump(mode="json", exclude_defaults=True)
 
 
 def _plan(evaluation: EvaluationRequest) -> dict[str, Any]:

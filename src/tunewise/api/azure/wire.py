@@ -5,20 +5,20 @@ What Azure leaves null although the SDK's types forbid it (`organization_id`, `r
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tunewise.api.openai.requests import CreateFineTuningJob
 from tunewise.api.openai.wire import (
-    CHECKPOINT_METRICS,
     Identified,
     IntegrationObject,
     Listing,
     Metrics,
     Wire,
+    checkpoint_metrics,
     integrations,
 )
 from tunewise.api.texts import Label
-from tunewise.contracts.fine_tuning import Hyperparameters
+from tunewise.contracts.fine_tuning import MethodType, TrainingOptions
 from tunewise.contracts.jobs import Job, JobEvent, JobStatus, Level, TunedModel
 from tunewise.contracts.run import RunFailure
 from tunewise.jobs.fine_tuning import Submission
@@ -28,7 +28,6 @@ from tunewise.settings import Settings
 
 AUTO = -1  # what Azure's clients send and read for "auto"
 CHECKPOINT_PREFIX = "ftchkpt-"
-NUMBERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
 
 
 class AzureCreateJob(CreateFineTuningJob):
@@ -53,6 +52,10 @@ class AzureCreateJob(CreateFineTuningJob):
         return super().submission()._replace(training_type=tier)
 
 
+def _is_absent(settings: object) -> bool:
+    return settings is None
+
+
 class AzureHyperparameters(Wire):
     """The numbers; -1 where "auto" is not resolved yet."""
 
@@ -61,17 +64,29 @@ class AzureHyperparameters(Wire):
     learning_rate_multiplier: float
 
 
-class AzureSupervised(Wire):
-    """Settings of supervised fine-tuning."""
+class AzurePreferenceHyperparameters(AzureHyperparameters):
+    """With those of preferences."""
 
-    hyperparameters: AzureHyperparameters
+    beta: float
+
+
+class AzureSettings(Wire):
+    """Settings of a method; those beside the hyperparameters as they were asked for."""
+
+    model_config = ConfigDict(extra="allow")
+
+    hyperparameters: AzurePreferenceHyperparameters | AzureHyperparameters
 
 
 class AzureMethod(Wire):
-    """How the job trains."""
+    """How the job trains: the settings stand under the name of the type."""
 
-    type: Literal["supervised"] = "supervised"
-    supervised: AzureSupervised
+    type: MethodType
+    supervised: AzureSettings | None = Field(default=None, exclude_if=_is_absent)
+    dpo: AzureSettings | None = Field(default=None, exclude_if=_is_absent)
+    orpo: AzureSettings | None = Field(default=None, exclude_if=_is_absent)
+    kto: AzureSettings | None = Field(default=None, exclude_if=_is_absent)
+    pretraining: AzureSettings | None = Field(default=None, exclude_if=_is_absent)
 
 
 class AzureJob(Identified):
@@ -86,8 +101,9 @@ class AzureJob(Identified):
     result_files: list[str]
     status: JobStatus | Literal["pending"]
     paused: bool = Field(description="Whether the job waits to be resumed; the SDK's statuses have no word for it.")
-    hyperparameters: AzureHyperparameters
+    hyperparameters: AzurePreferenceHyperparameters | AzureHyperparameters
     method: AzureMethod
+    training: TrainingOptions = Field(description="Ours: what is trained beside the method, as asked for.")
     training_file: str
     validation_file: str | None
     trained_tokens: int | None
@@ -136,7 +152,8 @@ class AzureCheckpointList(Listing[AzureCheckpoint]):
 
 def job(kept: Job, settings: Settings) -> AzureJob:
     """A job as Azure sends it."""
-    numbers = AzureSupervised(hyperparameters=_numbers(kept))
+    asked, numbers = kept.request.method, _numbers(kept)
+    settings_of_type = AzureSettings(hyperparameters=numbers, **asked.settings.model_dump(exclude={"hyperparameters"}))
     return AzureJob(
         id=kept.id,
         model=kept.request.parent or kept.request.base,
@@ -147,8 +164,9 @@ def job(kept: Job, settings: Settings) -> AzureJob:
         result_files=[result_file_id(kept.id, "azure")] if kept.result_file else [],
         status=_status(kept.status, settings),
         paused=kept.status == "paused",
-        hyperparameters=numbers.hyperparameters,
-        method=AzureMethod(supervised=numbers),
+        hyperparameters=numbers,
+        method=AzureMethod.model_validate({"type": asked.type, asked.type: settings_of_type}),
+        training=kept.request.training,
         training_file=kept.request.training_file,
         validation_file=kept.request.validation_file,
         trained_tokens=kept.trained_tokens,
@@ -182,7 +200,7 @@ def checkpoint(model: TunedModel) -> AzureCheckpoint:
         fine_tuned_model_checkpoint=model.azure_name,
         fine_tuning_job_id=model.job_id,
         step_number=model.step,
-        metrics={name: model.metrics.get(name) for name in CHECKPOINT_METRICS},
+        metrics=checkpoint_metrics(model),
     )
 
 
@@ -203,12 +221,11 @@ def _status(status: JobStatus, settings: Settings) -> JobStatus | Literal["pendi
 
 
 def _numbers(kept: Job) -> AzureHyperparameters:
-    asked: Hyperparameters = kept.request.method.hyperparameters
-    told = (kept.hyperparameters or asked).model_dump()
-    numbers = {name: AUTO if told[name] == "auto" else told[name] for name in NUMBERS}
+    told = (kept.hyperparameters or kept.request.method.hyperparameters).model_dump(exclude_none=True)
+    numbers = {name: AUTO if value == "auto" else value for name, value in told.items()}
     if numbers["learning_rate_multiplier"] == AUTO:
         numbers["learning_rate_multiplier"] = 1  # Azure tells 1 from the beginning
-    return AzureHyperparameters(**numbers)
+    return AzurePreferenceHyperparameters(**numbers) if "beta" in numbers else AzureHyperparameters(**numbers)
 
 
 def _with_auto(body: object) -> object:

@@ -3,11 +3,22 @@
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator
 
 from tunewise.api.texts import Id, Line, Metadata, PathText
 from tunewise.contracts.evaluations import EvaluationRequest
-from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised
+from tunewise.contracts.fine_tuning import (
+    METHOD_TYPES,
+    Dpo,
+    Hyperparameters,
+    Kto,
+    Method,
+    MethodType,
+    Orpo,
+    Pretraining,
+    Supervised,
+    TrainingOptions,
+)
 from tunewise.contracts.frozen import Frozen
 from tunewise.contracts.jobs import Integration
 from tunewise.errors import RequestError
@@ -29,19 +40,45 @@ def _not_too_long(evaluation: EvaluationRequest) -> EvaluationRequest:
     return evaluation
 
 
-class SupervisedRequest(Frozen):
-    """Settings of supervised fine-tuning."""
-
-    hyperparameters: Hyperparameters | None = None
-
-
 class MethodRequest(Frozen):
-    """How to tune. `dpo` and `reinforcement` are known, and refused by name."""
+    """How to tune: a type, and the settings of that type alone. `reinforcement` is known, and refused by name."""
 
-    type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: SupervisedRequest | None = None
-    dpo: dict[str, Any] | None = None
+    type: MethodType | Literal["reinforcement"]
+    supervised: Supervised | None = None
+    dpo: Dpo | None = None
+    orpo: Orpo | None = Field(default=None, description="Ours.")
+    kto: Kto | None = Field(default=None, description="Ours.")
+    pretraining: Pretraining | None = Field(default=None, description="Ours.")
     reinforcement: dict[str, Any] | None = None
+
+    @field_validator(*METHOD_TYPES, mode="before")
+    @classmethod
+    def _without_null(cls, settings: object) -> object:
+        """Some clients send the hyperparameters that they leave out as null."""
+        if isinstance(settings, dict) and settings.get("hyperparameters", ...) is None:
+            return {name: value for name, value in settings.items() if name != "hyperparameters"}
+        return settings
+
+    def method(self) -> Method:
+        """What is asked for, the settings left out filled in.
+
+        Raises:
+            RequestError: unsupported_method or conflicting_parameters.
+        """
+        if self.type == "reinforcement":
+            raise RequestError(
+                "unsupported_method",
+                f"method.type: 'reinforcement' is not trained by this server; choose one of {', '.join(METHOD_TYPES)}",
+                param="method.type",
+            )
+        for name in (*METHOD_TYPES, "reinforcement"):
+            if name != self.type and getattr(self, name) is not None:
+                raise RequestError(
+                    "conflicting_parameters",
+                    f"method.{name}: the method's type is {self.type!r}; leave {name} out",
+                    param=f"method.{name}",
+                )
+        return Method.model_validate({"type": self.type, self.type: getattr(self, self.type)})
 
 
 class CreateFineTuningJob(Frozen):
@@ -62,6 +99,9 @@ class CreateFineTuningJob(Frozen):
     integrations: Annotated[list[Integration], Field(max_length=5)] | None = Field(
         default=None, description="Weights & Biases: the run is written to the server's disk when the job has ended."
     )
+    training: TrainingOptions | None = Field(
+        default=None, description="Ours: what is trained beside the method: adapter, schedule, precision, processes."
+    )
     evaluation: Annotated[EvaluationRequest, AfterValidator(_not_too_long)] | None = Field(
         default=None, description="Ours: how the run is to be judged. Its alternatives are asked before it is trained."
     )
@@ -81,6 +121,7 @@ class CreateFineTuningJob(Frozen):
             suffix=self.suffix,
             metadata=self.metadata,
             integrations=tuple(self.integrations) if self.integrations else None,
+            training=self.training or TrainingOptions(),
         )
 
 
@@ -161,24 +202,15 @@ def no_fields(fields: dict[str, str]) -> None:
 
 
 def _method(asked: MethodRequest | None, deprecated: Hyperparameters | None) -> Method:
-    if asked is not None and asked.type != "supervised":
-        raise RequestError(
-            "unsupported_method",
-            f"method.type: {asked.type!r} is not supported by this server; it trains 'supervised'",
-            param="method.type",
-        )
-    for name in ("dpo", "reinforcement"):
-        if asked is not None and getattr(asked, name) is not None:
-            raise RequestError(
-                "unsupported_method",
-                f"method.{name}: the method's type is 'supervised'; leave {name} out",
-                param=f"method.{name}",
-            )
-    chosen = asked.supervised.hyperparameters if asked and asked.supervised else None
-    if chosen is not None and deprecated is not None and chosen != deprecated:
+    method = Method() if asked is None else asked.method()
+    if deprecated is None:
+        return method
+    instead = method.with_hyperparameters(deprecated.model_dump(exclude_unset=True))
+    if "hyperparameters" in method.settings.model_fields_set and instead != method:
         raise RequestError(
             "conflicting_parameters",
-            "hyperparameters: these are deprecated and differ from method.supervised.hyperparameters; give one of them",
+            f"hyperparameters: these are deprecated and differ from method.{method.type}.hyperparameters; "
+            "give one of them",
             param="hyperparameters",
         )
-    return Method(supervised=Supervised(hyperparameters=chosen or deprecated or Hyperparameters()))
+    return instead

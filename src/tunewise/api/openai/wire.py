@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tunewise.contracts.fine_tuning import Hyperparameters, Method
+from tunewise.contracts.fine_tuning import Hyperparameters, Method, PreferenceHyperparameters, TrainingOptions
 from tunewise.contracts.jobs import (
     Job,
     JobEvent,
@@ -22,7 +22,7 @@ from tunewise.contracts.jobs import (
     UploadStatus,
     WandbIntegration,
 )
-from tunewise.contracts.run import RunFailure
+from tunewise.contracts.run import REWARD_METRICS, RunFailure
 from tunewise.jobs.integrations import wandb_run_id
 from tunewise.jobs.models import ListedModel
 from tunewise.jobs.uploads import UploadState
@@ -92,8 +92,9 @@ class FineTuningJob(Identified):
     result_files: list[str] = Field(description="The id of the file with the metrics of each step.")
     status: JobStatus
     paused: bool = Field(description="Whether the job waits to be resumed; the SDK's statuses have no word for it.")
-    hyperparameters: Hyperparameters = Field(description='"auto" until it is resolved.')
+    hyperparameters: PreferenceHyperparameters | Hyperparameters = Field(description='"auto" until it is resolved.')
     method: Method
+    training: TrainingOptions = Field(description="Ours: what is trained beside the method, as asked for.")
     training_file: str
     validation_file: str | None
     trained_tokens: int | None = Field(description="Tokens of all rows over all epochs, once the job has succeeded.")
@@ -249,6 +250,7 @@ def fine_tuning_job(job: Job, settings: Settings) -> FineTuningJob:
         paused=job.status == "paused",
         hyperparameters=method.hyperparameters,
         method=method,
+        training=job.request.training,
         training_file=job.request.training_file,
         validation_file=job.request.validation_file,
         trained_tokens=job.trained_tokens,
@@ -296,8 +298,14 @@ def checkpoint(model: TunedModel) -> FineTuningCheckpoint:
         fine_tuned_model_checkpoint=model.name,
         fine_tuning_job_id=model.job_id,
         step_number=model.step,
-        metrics={name: model.metrics.get(name) for name in CHECKPOINT_METRICS},
+        metrics=checkpoint_metrics(model),
     )
+
+
+def checkpoint_metrics(model: TunedModel) -> Metrics:
+    """OpenAI's metrics, measured or not, and the rewards of preferences; as both dialects send them."""
+    rewards = {name: model.metrics[name] for name in REWARD_METRICS if name in model.metrics}
+    return {name: model.metrics.get(name) for name in CHECKPOINT_METRICS} | rewards
 
 
 def file_object(file: StoredFile, settings: Settings) -> FileObject:

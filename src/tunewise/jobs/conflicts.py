@@ -1,0 +1,60 @@
+"""Training options that do not go together, said before anything is checked or trained.
+
+Jobs of the API and `tunewise.yaml` are held to the same. Knows what was asked for, and no files or machine.
+"""
+
+from typing import NamedTuple
+
+from tunewise.contracts.fine_tuning import LoraRequest, TrainingOptions
+
+
+class Conflict(NamedTuple):
+    """What does not fit: an error's code and words, and the option's name."""
+
+    code: str
+    option: str
+    message: str
+
+
+def conflict(asked: TrainingOptions, *, has_validation: bool, parent: str | None) -> Conflict | None:
+    """The first conflict among the options, if there is one. `parent`: the tuned model that is tuned further."""
+    if asked.early_stopping_patience is not None and not has_validation:
+        return Conflict(
+            "early_stopping_needs_validation",
+            "early_stopping_patience",
+            "stopping early needs a validation file; add one, or leave early_stopping_patience out",
+        )
+    if asked.sharding == "fsdp" and asked.processes == 1:
+        return Conflict(
+            "conflicting_parameters",
+            "sharding",
+            "'fsdp' shares the weights among several processes, and there is one; set processes, or leave sharding out",
+        )
+    if asked.weights == "full" and asked.lora != LoraRequest():
+        return Conflict(
+            "conflicting_parameters",
+            "lora",
+            "weights is 'full', so that there is no adapter; leave lora out, or choose weights 'lora'",
+        )
+    return _with_parent(asked, parent)
+
+
+def _with_parent(asked: TrainingOptions, parent: str | None) -> Conflict | None:
+    if parent is None and asked.parent_use == "stack":
+        return Conflict(
+            "conflicting_parameters",
+            "parent_use",
+            "'stack' puts a new adapter on a tuned model's, and the model is a base model; leave parent_use out",
+        )
+    if parent is not None and asked.parent_use == "continue" and _shape(asked.lora) != LoraRequest():
+        return Conflict(
+            "conflicting_parameters",
+            "lora",
+            f"the adapter of {parent} trains on, in its own shape; leave lora out, or choose parent_use 'stack'",
+        )
+    return None
+
+
+def _shape(lora: LoraRequest) -> LoraRequest:
+    """The adapter's shape alone: LoRA+ is the optimizer's affair."""
+    return lora.model_copy(update={"plus_ratio": LoraRequest().plus_ratio})
