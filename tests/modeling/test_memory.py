@@ -10,7 +10,8 @@ from tunewise.modeling import memory
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.memory import activation_bytes, keep_within_memory, recompute_activations
-from tunewise.train.criterion import TokenCriterion, Unit
+from tunewise.train.criterion import Unit
+from tunewise.train.methods.supervised import TokenCriterion
 from tunewise.train.step import accumulate_gradients
 
 ROWS = [

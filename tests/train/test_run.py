@@ -12,7 +12,7 @@ from train.making import events_of, make_run, make_spec, result_of, row, train, 
 from tunewise.contracts.run import BaseModelRef, TrainSpec
 from tunewise.data.template import Template
 from tunewise.modeling.loading import load_frozen
-from tunewise.train.criterion import TokenCriterion
+from tunewise.train.methods.supervised import TokenCriterion
 from tunewise.train.rows import load_rows
 from tunewise.train.step import evaluate
 

@@ -16,7 +16,8 @@ from tunewise.errors import TrainingError
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.train import step
-from tunewise.train.criterion import Tally, TokenCriterion, Unit
+from tunewise.train.criterion import Tally, Unit
+from tunewise.train.methods.supervised import TokenCriterion
 from tunewise.train.plan import parts, step_rows
 from tunewise.train.rows import load_rows
 from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate

@@ -6,16 +6,12 @@ of a step by the summed `size` of its units, so that how a step is split into pa
 
 from collections.abc import Sequence
 from operator import add
-from typing import NamedTuple, Protocol, assert_never
+from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from tunewise.contracts.run import Objective
 from tunewise.data.template import Rendered
-from tunewise.errors import TrainingError
-from tunewise.modeling.packing import pack, packed_loss, supervised_tokens
 
 
 class Unit(NamedTuple):
@@ -81,43 +77,6 @@ class Criterion(Protocol):
     def loss(self, model: PreTrainedModel, units: Sequence[Unit]) -> PartLoss:
         """The summed loss of the units of one part."""
         ...
-
-
-def criterion(objective: Objective) -> Criterion:
-    """The loss of an objective.
-
-    Raises:
-        TrainingError: unsupported_method.
-    """
-    match objective.type:
-        case "supervised":
-            return TokenCriterion()
-        case "dpo" | "orpo" | "kto" | "pretraining":
-            raise TrainingError(
-                "unsupported_method",
-                f"method.type: {objective.type!r} is not trained by this version; choose supervised",
-                param="method.type",
-            )
-        case _:
-            assert_never(objective.type)
-
-
-class TokenCriterion:
-    """Cross-entropy of the supervised tokens; the mean over all tokens of a step, not over rows."""
-
-    def size(self, unit: Unit) -> float:
-        """Supervised tokens."""
-        return sum(supervised_tokens(row) for row in unit.rows)
-
-    def prepare(self, model: PreTrainedModel, units: Sequence[Unit]) -> None:
-        """Nothing is needed."""
-
-    def loss(self, model: PreTrainedModel, units: Sequence[Unit]) -> PartLoss:
-        """Summed over the supervised tokens."""
-        rows = [row for unit in units for row in unit.rows]
-        found = packed_loss(model, pack(rows))
-        total = found.losses.sum(dtype=torch.float64)
-        return PartLoss(total, count(units, total.item(), len(found.losses), found.correct))
 
 
 def count(units: Sequence[Unit], loss_sum: float, size: float, correct: Tensor) -> Tally:

@@ -19,8 +19,9 @@ from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.memory import keep_within_memory, recompute_activations
 from tunewise.train.checkpoint import directory_of, load_checkpoint, load_parent, remove_leftovers, steps_on_disk
-from tunewise.train.criterion import Criterion, criterion
+from tunewise.train.criterion import Criterion
 from tunewise.train.journal import Journal
+from tunewise.train.methods import criterion
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded, load_rows

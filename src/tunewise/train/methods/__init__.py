@@ -1,0 +1,27 @@
+"""The methods of training, one file each: what a run minimises, by its objective. Knows no steps and no files."""
+
+from typing import assert_never
+
+from tunewise.contracts.run import Objective
+from tunewise.errors import TrainingError
+from tunewise.train.criterion import Criterion
+from tunewise.train.methods.supervised import TokenCriterion
+
+
+def criterion(objective: Objective) -> Criterion:
+    """The loss of an objective.
+
+    Raises:
+        TrainingError: unsupported_method.
+    """
+    match objective.type:
+        case "supervised":
+            return TokenCriterion()
+        case "dpo" | "orpo" | "kto" | "pretraining":
+            raise TrainingError(
+                "unsupported_method",
+                f"method.type: {objective.type!r} is not trained by this version; choose supervised",
+                param="method.type",
+            )
+        case _:
+            assert_never(objective.type)
