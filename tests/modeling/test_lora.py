@@ -11,6 +11,7 @@ from torch import nn
 
 from tunewise.contracts.run import BaseModelRef, LoraSpec
 from tunewise.errors import ModelError
+from tunewise.modeling.attention import Segment
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter, lora_linear
 
@@ -87,7 +88,7 @@ def test_a_saved_adapter_gives_the_same_logits_in_peft(tiny_model: BaseModelRef,
     ids = torch.arange(30)[None]
     loaded = PeftModel.from_pretrained(load_frozen(tiny_model, "float32", attention="eager"), str(tmp_path))
     with torch.no_grad():
-        ours = model(input_ids=ids, row_lengths=(30,), use_cache=False).logits
+        ours = model(input_ids=ids, segments=(Segment(0, 30),), use_cache=False).logits
         theirs = loaded(input_ids=ids).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(ours, load_frozen(tiny_model, "float32", attention="eager")(input_ids=ids).logits)

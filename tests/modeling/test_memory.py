@@ -32,7 +32,7 @@ def test_gradients_are_the_same_bit_for_bit(dropout: float, tiny_model: BaseMode
         weights = [weight for weight in adapted.parameters() if weight.requires_grad]
         for weight in weights:
             torch.nn.init.normal_(weight, std=0.1)
-        accumulate_gradients(base, TokenCriterion(), ROWS, [0, 1])
+        accumulate_gradients(base, TokenCriterion(share_prefixes=True), ROWS, [0, 1])
         return [weight.grad for weight in weights if weight.grad is not None]
 
     kept, recomputed = gradients(recompute=False), gradients(recompute=True)

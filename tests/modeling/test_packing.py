@@ -6,6 +6,7 @@ from torch.nn.functional import cross_entropy
 
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.template import Rendered
+from tunewise.modeling.attention import Segment
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.packing import pack, packed_loss, supervised_tokens
 
@@ -29,7 +30,7 @@ def plain_loss(model: torch.nn.Module, row: Rendered) -> float:
 @torch.no_grad()
 def test_packed_loss_equals_the_sum_of_plain_losses(tiny_model: BaseModelRef) -> None:
     rows = make_rows()
-    packed = packed_loss(load_frozen(tiny_model, "float32"), pack(rows))
+    packed = packed_loss(load_frozen(tiny_model, "float32"), pack(rows, share_prefixes=True))
     plain = load_frozen(tiny_model, "float32", attention="sdpa")
     assert packed.losses.sum().item() == pytest.approx(sum(plain_loss(plain, row) for row in rows), rel=1e-6)
 
@@ -37,16 +38,18 @@ def test_packed_loss_equals_the_sum_of_plain_losses(tiny_model: BaseModelRef) ->
 @torch.no_grad()
 def test_a_rows_loss_does_not_depend_on_its_neighbours(tiny_model: BaseModelRef) -> None:
     model, rows = load_frozen(tiny_model, "float32"), make_rows()
-    alone = sum(packed_loss(model, pack([row])).losses.sum().item() for row in rows)
-    together = [packed_loss(model, pack(order)).losses.sum().item() for order in (rows, rows[::-1])]
+    alone = sum(packed_loss(model, pack([row], share_prefixes=True)).losses.sum().item() for row in rows)
+    together = [
+        packed_loss(model, pack(order, share_prefixes=True)).losses.sum().item() for order in (rows, rows[::-1])
+    ]
     assert together == pytest.approx([alone, alone], rel=1e-6)
 
 
 def test_what_follows_the_last_supervised_token_is_not_computed() -> None:
-    packed = pack([Rendered([5, 6, 7, 8, 9], [0, 0, 1, 1, 0]), Rendered([1, 2], [0, 1])])
+    packed = pack([Rendered([5, 6, 7, 8, 9], [0, 0, 1, 1, 0]), Rendered([1, 2], [0, 1])], share_prefixes=True)
     assert packed.ids.tolist() == [5, 6, 7, 1]
     assert packed.positions.tolist() == [0, 1, 2, 0]
-    assert packed.lengths == (3, 1)
+    assert packed.segments == (Segment(0, 3), Segment(3, 4))
     assert packed.predicts.tolist() == [1, 2, 3]
     assert packed.targets.tolist() == [7, 8, 2]
     assert packed.row_of.tolist() == [0, 0, 1]
@@ -55,4 +58,4 @@ def test_what_follows_the_last_supervised_token_is_not_computed() -> None:
 def test_the_first_token_of_a_row_cannot_be_predicted() -> None:
     row = Rendered([5, 6], [1, 1])
     assert supervised_tokens(row) == 1
-    assert pack([row]).targets.tolist() == [6]
+    assert pack([row], share_prefixes=True).targets.tolist() == [6]

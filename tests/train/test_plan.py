@@ -1,5 +1,6 @@
 """The batch plan is a pure function, and splitting a step into parts loses no row."""
 
+from collections.abc import Sequence
 from random import Random
 
 from hypothesis import given
@@ -30,7 +31,7 @@ def test_the_order_of_a_seed_is_the_same_for_ever() -> None:
 @given(lengths_lists, st.integers(1, 2048))
 def test_parts_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
     by_row = dict(enumerate(lengths))
-    made = parts(list(by_row), by_row, budget)
+    made = parts(list(by_row), lambda row, _: by_row[row], budget)
     assert sorted(row for part in made for row in part) == list(by_row)
     assert all(len(part) == 1 or sum(lengths[row] for row in part) <= budget for part in made)
 
@@ -40,7 +41,19 @@ def test_parts_do_not_depend_on_the_order_within_a_step(lengths: list[int], chan
     by_row = dict(enumerate(lengths))
     shuffled = list(by_row)
     chance.shuffle(shuffled)
-    assert parts(shuffled, by_row) == parts(list(by_row), by_row)
+
+    def cost(row: int, others: Sequence[int]) -> int:
+        return by_row[row]
+
+    assert parts(shuffled, cost) == parts(list(by_row), cost)
+
+
+def test_what_units_share_does_not_count_against_the_budget() -> None:
+    def cost(unit: int, others: Sequence[int]) -> int:
+        return 120 if others else 720
+
+    assert parts(range(8), cost, 1024) == [list(range(8))]
+    assert len(parts(range(8), lambda unit, others: 720, 1024)) == 8
 
 
 def test_the_validation_sample_is_fixed() -> None:

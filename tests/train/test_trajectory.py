@@ -23,6 +23,7 @@ from tunewise.train.rows import load_rows
 from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate
 
 STEPS, BATCH, RATE, SEED = 20, 8, 1e-2, 0
+CRITERION = TokenCriterion(share_prefixes=True)
 SPEC = LoraSpec(rank=4, alpha=8.0, dropout=0.0, targets="all-linear")
 
 
@@ -40,7 +41,7 @@ def fast_losses(tiny_model: BaseModelRef, units: list[Unit]) -> list[float]:
     losses = []
     for n in range(STEPS):
         losses.append(
-            accumulate_gradients(base, TokenCriterion(), units, step_rows(len(units), BATCH, seed=SEED, step=n)).loss
+            accumulate_gradients(base, CRITERION, units, step_rows(len(units), BATCH, seed=SEED, step=n)).loss
         )
         clip_gradients(weights, 1.0)
         optimizer.step()
@@ -92,11 +93,11 @@ def test_gradients_do_not_depend_on_the_split(
         torch.manual_seed(SEED)
         weights = [weight for weight in add_adapter(base, SPEC).parameters() if weight.requires_grad]
         torch.nn.init.normal_(weights[1], std=0.02)
-        tally = accumulate_gradients(base, TokenCriterion(), units, range(BATCH))
+        tally = accumulate_gradients(base, CRITERION, units, range(BATCH))
         return [weight.grad for weight in weights if weight.grad is not None], tally
 
     together, whole = gradients()
-    monkeypatch.setattr(step, "parts", lambda chosen, lengths: parts(chosen, lengths, part_tokens))
+    monkeypatch.setattr(step, "parts", lambda chosen, cost: parts(chosen, cost, part_tokens))
     apart, split = gradients()
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-7)
     assert split.loss == pytest.approx(whole.loss, rel=1e-6)
@@ -106,8 +107,8 @@ def test_gradients_do_not_depend_on_the_split(
 def test_bfloat16_losses_stay_within_two_per_cent(tiny_model: BaseModelRef, units: list[Unit]) -> None:
     exact, rounded = load_frozen(tiny_model, "float32"), load_frozen(tiny_model, "bfloat16")
     chosen = range(len(units))
-    assert evaluate(rounded, TokenCriterion(), units, chosen).loss == pytest.approx(
-        evaluate(exact, TokenCriterion(), units, chosen).loss, rel=0.02
+    assert evaluate(rounded, CRITERION, units, chosen).loss == pytest.approx(
+        evaluate(exact, CRITERION, units, chosen).loss, rel=0.02
     )
 
 
@@ -116,7 +117,7 @@ def test_a_loss_that_is_not_finite_is_named(tiny_model: BaseModelRef, units: lis
     weights = [weight for weight in add_adapter(base, SPEC).parameters() if weight.requires_grad]
     torch.nn.init.constant_(weights[1], float("inf"))
     with pytest.raises(TrainingError, match="lower the learning rate") as caught:
-        accumulate_gradients(base, TokenCriterion(), units, range(BATCH))
+        accumulate_gradients(base, CRITERION, units, range(BATCH))
     assert caught.value.code == "loss_not_finite"
 
 
@@ -126,7 +127,7 @@ def test_evaluation_leaves_no_gradient_and_no_mode_behind(
     base = load_frozen(tiny_model, "float32")
     adapted = add_adapter(base, SPEC)
     adapted.train()
-    tally = evaluate(base, TokenCriterion(), units, range(3))
+    tally = evaluate(base, CRITERION, units, range(3))
     assert tally.supervised == sum(sum(units[n].rows[0].mask[1:]) for n in range(3))
     assert base.training
     assert all(weight.grad is None for weight in adapted.parameters())

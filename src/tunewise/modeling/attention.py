@@ -1,5 +1,7 @@
 """Attention over packed rows: many rows in one sequence, no padding, each token sees its own row only.
 
+Rows that begin with the same tokens may share them: a row is a chain of segments (`prefixes`).
+
 The CPU's fused attention (`sdpa`) has a slow backward; here both passes are batched matrix products over blocks of
 queries. A block reads only the keys that it may see, so the upper triangle is never computed, and the backward pass
 recomputes the probabilities (as Dao et al. 2022, arXiv:2205.14135), so memory grows with the row's length and not with
@@ -8,7 +10,7 @@ tests/modeling/test_attention.py and the yield measured by benchmarks/train_vs_t
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -23,35 +25,78 @@ QUERY_BLOCK = 512
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
 
-class Block(NamedTuple):
-    """Queries `start:stop` of the packed sequence, and the keys `first:stop` that they may see."""
+Range: TypeAlias = tuple[int, int]
+
+
+class Segment(NamedTuple):
+    """Tokens `start:stop` of the packed sequence, which continue the stretches `before`, oldest first.
+
+    Nothing before: they begin a row. Several segments with the same `before` are rows that begin alike.
+    """
 
     start: int
     stop: int
-    first: int
+    before: tuple[Range, ...] = ()
 
 
-def blocks(lengths: Sequence[int], window: int | None) -> Iterator[Block]:
-    """Cut rows of the given lengths, which lie end to end, into blocks of queries.
+class Block(NamedTuple):
+    """Queries `start:stop`, the stretches of keys that they see, and how many of those keys precede the first query."""
+
+    start: int
+    stop: int
+    keys: tuple[Range, ...]
+    offset: int
+
+
+def blocks(segments: Sequence[Segment], window: int | None) -> Iterator[Block]:
+    """Cut segments into blocks of queries.
 
     `window`: how many tokens back a query sees, itself counted; None sees the whole row.
     """
-    row = 0
-    for length in lengths:
-        for start in range(row, row + length, QUERY_BLOCK):
-            first = row if window is None else max(row, start - window + 1)
-            yield Block(start, min(start + QUERY_BLOCK, row + length), first)
-        row += length
+    for segment in segments:
+        earlier = sum(stop - start for start, stop in segment.before)
+        for start in range(segment.start, segment.stop, QUERY_BLOCK):
+            stop = min(start + QUERY_BLOCK, segment.stop)
+            place = earlier + start - segment.start
+            skipped = 0 if window is None else max(0, place - window + 1)
+            yield Block(start, stop, _from(skipped, (*segment.before, (segment.start, stop))), place - skipped)
 
 
-def _mask(block: Block, window: int | None, like: Tensor) -> Tensor:
+def _from(skipped: int, ranges: Sequence[Range]) -> tuple[Range, ...]:
+    """The ranges without their first `skipped` tokens; those that touch become one."""
+    left: list[Range] = []
+    for start, stop in ranges:
+        cut = min(skipped, stop - start)
+        skipped -= cut
+        if left and left[-1][1] == start + cut:
+            left[-1] = (left[-1][0], stop)
+        elif start + cut < stop:
+            left.append((start + cut, stop))
+    return tuple(left)
+
+
+def _mask(block: Block, keys: int, window: int | None, like: Tensor) -> Tensor:
     """(queries, keys), to be added to scores: minus infinity where the query may not look."""
-    queries = torch.arange(block.start, block.stop, device=like.device)[:, None]
-    keys = torch.arange(block.first, block.stop, device=like.device)[None, :]
-    hidden = keys > queries
+    places = torch.arange(block.offset, block.offset + block.stop - block.start, device=like.device)[:, None]
+    seen = torch.arange(keys, device=like.device)[None, :]
+    hidden = seen > places
     if window is not None:
-        hidden |= keys <= queries - window
+        hidden |= seen <= places - window
     return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+
+
+def _seen(tensor: Tensor, block: Block) -> Tensor:
+    """(heads, tokens, n) to (heads, keys of the block, n): a view where they are one stretch."""
+    parts = [tensor[:, start:stop] for start, stop in block.keys]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _add_seen(total: Tensor, block: Block, part: Tensor) -> None:
+    """Add (heads, keys of the block, n) to the places of `total` that the keys come from."""
+    done = 0
+    for start, stop in block.keys:
+        total[:, start:stop] += part[:, done : done + stop - start]
+        done += stop - start
 
 
 class _PackedAttention(torch.autograd.Function):
@@ -62,14 +107,14 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Context, query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], window: int | None
+        ctx: Context, query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment], window: int | None
     ) -> Tensor:
         out = torch.empty_like(query)
-        for block in blocks(lengths, window):
-            mixed = torch.bmm(_probabilities(query, key, block, window), value[:, block.first : block.stop])
+        for block in blocks(segments, window):
+            mixed = torch.bmm(_probabilities(query, _seen(key, block), block, window), _seen(value, block))
             out[:, block.start : block.stop] = mixed.view(query.shape[0], -1, query.shape[2])
         ctx.save_for_backward(query, key, value)
-        ctx.lengths, ctx.window = lengths, window
+        ctx.segments, ctx.window = segments, window
         return out
 
     @staticmethod
@@ -77,16 +122,16 @@ class _PackedAttention(torch.autograd.Function):
         query, key, value = ctx.saved_tensors
         groups = key.shape[0]
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for block in blocks(ctx.lengths, ctx.window):
-            seen, asked = slice(block.first, block.stop), slice(block.start, block.stop)
-            probabilities = _probabilities(query, key, block, ctx.window)
+        for block in blocks(ctx.segments, ctx.window):
+            keys, asked = _seen(key, block), slice(block.start, block.stop)
+            probabilities = _probabilities(query, keys, block, ctx.window)
             upstream = _stacked(grads[0][:, asked], groups)
-            grad_value[:, seen] += torch.bmm(probabilities.transpose(1, 2), upstream)
-            inner = torch.bmm(upstream, value[:, seen].transpose(1, 2))
+            _add_seen(grad_value, block, torch.bmm(probabilities.transpose(1, 2), upstream))
+            inner = torch.bmm(upstream, _seen(value, block).transpose(1, 2))
             # d softmax: p * (inner - sum(p * inner)), in one pass.
             inner = torch._softmax_backward_data(inner, probabilities, -1, query.dtype)
-            grad_query[:, asked] = torch.bmm(inner, key[:, seen]).view(query.shape[0], -1, query.shape[2])
-            grad_key[:, seen] += torch.bmm(inner.transpose(1, 2), _stacked(query[:, asked], groups))
+            grad_query[:, asked] = torch.bmm(inner, keys).view(query.shape[0], -1, query.shape[2])
+            _add_seen(grad_key, block, torch.bmm(inner.transpose(1, 2), _stacked(query[:, asked], groups)))
         return grad_query, grad_key, grad_value, None, None
 
 
@@ -95,23 +140,23 @@ def _stacked(tensor: Tensor, groups: int) -> Tensor:
     return tensor.reshape(groups, -1, tensor.shape[-1])
 
 
-def _probabilities(query: Tensor, key: Tensor, block: Block, window: int | None) -> Tensor:
+def _probabilities(query: Tensor, keys: Tensor, block: Block, window: int | None) -> Tensor:
     """Where each query of a block looks, (groups, heads / groups * queries, keys); the softmax runs in float32."""
-    groups = key.shape[0]
+    groups = keys.shape[0]
     stacked = _stacked(query[:, block.start : block.stop], groups)
-    mask = _mask(block, window, query).repeat(query.shape[0] // groups, 1)
-    scores = torch.baddbmm(mask[None], stacked, key[:, block.first : block.stop].transpose(1, 2))
+    mask = _mask(block, keys.shape[1], window, query).repeat(query.shape[0] // groups, 1)
+    scores = torch.baddbmm(mask[None], stacked, keys.transpose(1, 2))
     return torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
 
 
 def packed_attention(
-    query: Tensor, key: Tensor, value: Tensor, lengths: Sequence[int], *, scale: float, window: int | None = None
+    query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment], *, scale: float, window: int | None = None
 ) -> Tensor:
-    """Causal attention within rows of the given lengths, which lie end to end.
+    """Causal attention within rows, which are made of segments that lie end to end.
 
     query: (heads, tokens, head_dim); key, value: (key_value_heads, tokens, head_dim). Returns query's shape.
     """
-    (out,) = call(_PackedAttention, query * scale, key, value, lengths, window)
+    (out,) = call(_PackedAttention, query * scale, key, value, segments, window)
     return out
 
 
@@ -123,12 +168,12 @@ def _interface(  # noqa: PLR0913  # the signature is transformers'
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    row_lengths: Sequence[int],
+    segments: Sequence[Segment],
     dropout: float = 0.0,
     sliding_window: int | None = None,
     **kwargs: object,
 ) -> tuple[Tensor, None]:
-    """The signature that every `transformers` model calls; the model's forward is given `row_lengths`."""
+    """The signature that every `transformers` model calls; the model's forward is given `segments`."""
     present = [name for name in UNSUPPORTED if kwargs.get(name) is not None]
     if present or dropout:
         found = present[0] if present else f"attention dropout {dropout}"
@@ -137,7 +182,7 @@ def _interface(  # noqa: PLR0913  # the signature is transformers'
             f"{type(module).__name__} uses {found}, which packed attention does not compute; choose another base model",
             param="base_model",
         )
-    out = packed_attention(query[0], key[0], value[0], row_lengths, scale=scaling, window=sliding_window)
+    out = packed_attention(query[0], key[0], value[0], segments, scale=scaling, window=sliding_window)
     return out.transpose(0, 1)[None], None
 
 

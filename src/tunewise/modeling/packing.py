@@ -8,49 +8,45 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from tunewise.data.template import Rendered
+from tunewise.modeling.attention import Segment
 from tunewise.modeling.loading import backbone, head_weight
 from tunewise.modeling.loss import TokenLoss, head_loss
+from tunewise.modeling.prefixes import lay_out
 
 
 class Packed(NamedTuple):
     """Rows end to end: `ids` and `positions` (tokens,), `predicts`, `targets` and `row_of` (supervised tokens,).
 
-    `predicts` are the places whose hidden state predicts `targets`, tokens of the rows `row_of`; `lengths` are the
-    rows' lengths.
+    `predicts` are the places whose hidden state predicts `targets`, tokens of the rows `row_of`; a place that rows
+    share may stand there more than once. `segments` are what the rows are made of.
     """
 
     ids: Tensor
     positions: Tensor
-    lengths: tuple[int, ...]
+    segments: tuple[Segment, ...]
     predicts: Tensor
     targets: Tensor
     row_of: Tensor
 
 
-def pack(rows: Sequence[Rendered]) -> Packed:
-    """Lay rows end to end.
+def pack(rows: Sequence[Rendered], *, share_prefixes: bool) -> Packed:
+    """Lay rows end to end, what they begin with alike once where it may be shared.
 
     What follows a row's last supervised token, and that token itself, can influence no loss and is left out.
     """
-    ids: list[int] = []
-    positions: list[int] = []
-    lengths: list[int] = []
+    layout = lay_out([row.ids[: computed_tokens(row)] for row in rows], share=share_prefixes)
     predicts: list[int] = []
     targets: list[int] = []
     row_of: list[int] = []
-    for number, row in enumerate(rows):
+    for number, (row, places) in enumerate(zip(rows, layout.places, strict=True)):
         trained = [at for at, on in enumerate(row.mask) if on and at > 0]
-        length = trained[-1]
-        predicts += [len(ids) + at - 1 for at in trained]
+        predicts += [places[at - 1] for at in trained]
         targets += [row.ids[at] for at in trained]
         row_of += [number] * len(trained)
-        ids += row.ids[:length]
-        positions += range(length)
-        lengths.append(length)
     return Packed(
-        torch.tensor(ids),
-        torch.tensor(positions),
-        tuple(lengths),
+        torch.tensor(layout.ids),
+        torch.tensor(layout.positions),
+        tuple(layout.segments),
         torch.tensor(predicts),
         torch.tensor(targets),
         torch.tensor(row_of),
@@ -62,12 +58,17 @@ def supervised_tokens(row: Rendered) -> int:
     return sum(row.mask[1:])
 
 
+def computed_tokens(row: Rendered) -> int:
+    """Tokens of a row that its loss depends on: those before its last supervised one."""
+    return len(row.mask) - 1 - row.mask[::-1].index(1)
+
+
 def packed_loss(model: PreTrainedModel, packed: Packed) -> TokenLoss:
     """The loss of each supervised token of packed rows, under a model loaded with packed attention."""
     states: Tensor = backbone(model)(
         input_ids=packed.ids[None],
         position_ids=packed.positions[None],
-        row_lengths=packed.lengths,
+        segments=packed.segments,
         use_cache=False,
     ).last_hidden_state
     return head_loss(states[0, packed.predicts], head_weight(model), packed.targets)

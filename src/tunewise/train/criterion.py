@@ -64,7 +64,12 @@ class PartLoss(NamedTuple):
 
 
 class Criterion(Protocol):
-    """One objective. It knows nothing of steps, files or optimizers."""
+    """One objective. It knows nothing of steps, files or optimizers.
+
+    `share_prefixes`: rows that begin alike may compute it once. No two of them may differ by chance then.
+    """
+
+    share_prefixes: bool
 
     def size(self, unit: Unit) -> float:
         """What one unit adds to the number that the summed loss is divided by."""

@@ -4,12 +4,16 @@ An optimizer step's rows are those of a plain seeded shuffle. Only how a step's 
 memory depends on their lengths, and the split changes no sum. Knows nothing of torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 # Tokens computed at once: enough rows to fill a CPU's matrix products, and 1.7 MB each on SmolLM2-135M in float32.
 PART_TOKENS = 1024
+
+Cost: TypeAlias = Callable[[int, Sequence[int]], int]
+"""Tokens that a unit adds to a part with other units: fewer than its own where it begins as one of them does."""
 
 
 def steps_per_epoch(rows: int, batch_size: int) -> int:
@@ -30,20 +34,31 @@ def step_rows(rows: int, batch_size: int, *, seed: int, step: int) -> list[int]:
     return epoch_order(rows, seed=seed, epoch=epoch)[within * batch_size : (within + 1) * batch_size]
 
 
-def parts(chosen: Sequence[int], lengths: Mapping[int, int], part_tokens: int = PART_TOKENS) -> list[list[int]]:
-    """Split rows into parts of at most `part_tokens` tokens, longest first; a longer row is a part of its own.
+class _Part(NamedTuple):
+    """Tokens computed, the most that one of its units shares with others, and its units."""
 
-    First-fit decreasing: few parts, evenly filled. The order depends on lengths and row numbers only.
+    tokens: int
+    shared: int
+    members: tuple[int, ...]
+
+
+def parts(chosen: Sequence[int], cost: Cost, part_tokens: int = PART_TOKENS) -> list[list[int]]:
+    """Split units into parts of at most `part_tokens` tokens beside what they share; a longer one is its own part.
+
+    First-fit decreasing: few parts, evenly filled. The order depends on the rows' tokens and numbers only.
     """
-    filled: list[tuple[int, list[int]]] = []
-    for row in sorted(chosen, key=lambda row: (-lengths[row], row)):
-        place = next((i for i, (used, _) in enumerate(filled) if used + lengths[row] <= part_tokens), None)
-        if place is None:
-            filled.append((lengths[row], [row]))
+    own = {unit: cost(unit, ()) for unit in chosen}
+    filled: list[_Part] = []
+    for unit in sorted(chosen, key=lambda unit: (-own[unit], unit)):
+        for at, part in enumerate(filled):
+            added = cost(unit, part.members)
+            shared = max(part.shared, own[unit] - added)
+            if part.tokens + added <= part_tokens + shared:
+                filled[at] = _Part(part.tokens + added, shared, (*part.members, unit))
+                break
         else:
-            used, members = filled[place]
-            filled[place] = (used + lengths[row], [*members, row])
-    return [members for _, members in filled]
+            filled.append(_Part(own[unit], 0, (unit,)))
+    return [list(part.members) for part in filled]
 
 
 def validation_sample(rows: int, size: int, *, seed: int) -> list[int]:

@@ -112,7 +112,7 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
     )
     base = load_frozen(spec.base_model, spec.dtype)
     longest = max(unit.tokens for unit in train.units)
-    _decide_on_activations(base, spec, max(longest, PART_TOKENS))
+    _decide_on_activations(base, spec, longest + PART_TOKENS)
     torch.manual_seed(spec.seed)
     model = add_adapter(base, spec.lora)
     model.train()
@@ -126,7 +126,18 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
         load_parent(spec.parent, model)
     progress = load_checkpoint(directory_of(checkpoints, steps[-1]), model, optimizer) if steps else Progress()
     journal = Journal(directory / EVENTS_FILE, size=progress.events_size, seq=progress.events_seq)
-    return Session(directory, spec, train, valid, base, model, criterion(spec.objective), optimizer, journal, progress)
+    return Session(
+        directory,
+        spec,
+        train,
+        valid,
+        base,
+        model,
+        criterion(spec.objective, share_prefixes=spec.lora.dropout == 0),
+        optimizer,
+        journal,
+        progress,
+    )
 
 
 def _decide_on_activations(base: PreTrainedModel, spec: TrainSpec, part_tokens: int) -> None:

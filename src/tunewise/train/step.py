@@ -8,6 +8,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel
 
 from tunewise.errors import TrainingError
+from tunewise.modeling.prefixes import shared_with
 from tunewise.train.criterion import Criterion, Tally, Unit
 from tunewise.train.plan import parts
 
@@ -23,7 +24,7 @@ def accumulate_gradients(
     size = sum(criterion.size(units[unit]) for unit in chosen)
     tally = Tally()
     criterion.prepare(model, [units[unit] for unit in chosen])
-    for part in _parts(units, chosen):
+    for part in _parts(criterion, units, chosen):
         found = criterion.loss(model, part)
         (found.total / size).backward()  # type: ignore[no-untyped-call]
         tally = tally.plus(found.tally)
@@ -50,15 +51,24 @@ def evaluate(model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit]
     model.train(False)
     criterion.prepare(model, [units[unit] for unit in chosen])
     tally = Tally()
-    for part in _parts(units, chosen):
+    for part in _parts(criterion, units, chosen):
         tally = tally.plus(criterion.loss(model, part).tally)
     model.train(was_training)
     return tally
 
 
-def _parts(units: Sequence[Unit], chosen: Sequence[int]) -> Iterator[list[Unit]]:
-    lengths = {unit: units[unit].tokens for unit in chosen}
-    for part in parts(chosen, lengths):
+def _parts(criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]) -> Iterator[list[Unit]]:
+    def cost(unit: int, members: Sequence[int]) -> int:
+        if not criterion.share_prefixes:
+            return units[unit].tokens
+        others = [row.ids for member in members for row in units[member].rows]
+        tokens = 0
+        for row in units[unit].rows:
+            tokens += len(row.ids) - shared_with(row.ids, others)
+            others.append(row.ids)
+        return tokens
+
+    for part in parts(chosen, cost):
         yield [units[unit] for unit in part]
 
 

@@ -8,7 +8,7 @@ from tunewise.train.criterion import Criterion
 from tunewise.train.methods.supervised import TokenCriterion
 
 
-def criterion(objective: Objective) -> Criterion:
+def criterion(objective: Objective, *, share_prefixes: bool) -> Criterion:
     """The loss of an objective.
 
     Raises:
@@ -16,7 +16,7 @@ def criterion(objective: Objective) -> Criterion:
     """
     match objective.type:
         case "supervised":
-            return TokenCriterion()
+            return TokenCriterion(share_prefixes=share_prefixes)
         case "dpo" | "orpo" | "kto" | "pretraining":
             raise TrainingError(
                 "unsupported_method",
