@@ -181,3 +181,16 @@ def test_an_adapter_from_before_the_last_step_is_told(step: int | None, is_told:
     stopped = finished.model_copy(update={"result": finished.result.model_copy(update={"adapter_step": step})})
     told = "The adapter is that of step 300, where the validation loss was lowest (0.27)."
     assert (told in Page(render_html(stopped)).text) == is_told
+
+
+def test_a_run_on_preferences_shows_how_many_pairs_came_right() -> None:
+    finished = report(RECIPES)
+    curve = tuple(
+        step.model_copy(
+            update={"train_reward_accuracy": 0.75, "full_valid_reward_accuracy": step.full_valid_loss and 0.5}
+        )
+        for step in finished.curve
+    )
+    told = "validation pairs, all, at the end of an epoch: 0.5 at last"
+    assert told in render_html(finished.model_copy(update={"curve": curve}))
+    assert told not in render_html(finished)

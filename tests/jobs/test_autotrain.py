@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from tunewise.contracts.autotrain import KeyFate, Prepared
+from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.errors import ConfigError, DataError
 from tunewise.jobs.autotrain import RULES, is_autotrain, suffix_of, translate
 from tunewise.jobs.autotrain_run import prepare
 from tunewise.jobs.config_file import load_config, read_yaml
+from tunewise.planning import DEFAULT_BETA, base_learning_rate
 from tunewise.settings import Settings
 
 TOKEN = "hf_" + "NeverToBeSeenAgain"
@@ -160,18 +162,22 @@ def test_a_variable_that_is_not_set_is_named_with_its_key(file: Path, monkeypatc
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("task: llm-sft", "task: llm-dpo", "task 'llm-dpo' cannot be trained yet"),
-        ("task: llm-sft", "task: llm-orpo", "task 'llm-orpo' cannot be trained yet"),
-        ("task: llm-sft", "task: llm-reward", "task 'llm-reward' cannot be trained yet"),
+        ("task: llm-sft", "task: llm-reward", "task 'llm-reward' trains a model that scores answers"),
+        ("task: llm-sft", "task: llm-ppo", "task 'llm-ppo' is not known"),
         ("task: llm-sft", "task: text_classification", "is not about language models"),
-        ("  epochs: 2", "  epochs: 2\n  trainer: dpo", "with params.trainer 'dpo' cannot be trained yet"),
         ("base_model: ${MY_BASE}", "base_model: null", "base_model: missing"),
         ("  lr: 1e-4", "  lr: fast", "params.lr: a number is expected, got 'fast'"),
     ],
 )
-def test_what_cannot_be_run_is_refused_by_name(file: Path, old: str, new: str, words: str) -> None:
+def test_what_is_not_trained_is_refused_by_name(file: Path, old: str, new: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         translate(read_yaml(changed(file, old, new)), file)
+
+
+def test_a_reward_model_is_refused_by_its_trainer_too(pairs_file: Path) -> None:
+    pairs_file.write_text(DPO_FILE.replace("llm-dpo", "llm").replace("trainer: sft", "trainer: reward"))
+    with pytest.raises(ConfigError, match=r"with params\.trainer 'reward' trains a model that scores"):
+        translate(read_yaml(pairs_file), pairs_file)
 
 
 @pytest.mark.parametrize("task", ["llm", "llm-sft", "llm-generic"])
@@ -232,3 +238,82 @@ def test_a_project_name_becomes_a_suffix(project: str, suffix: str) -> None:
 
 def test_no_rule_is_for_a_token() -> None:
     assert [key for key in RULES if "token" in key and key != "params.add_eos_token"] == []
+
+
+DPO_FILE = """\
+task: llm-dpo
+base_model: smollm2-135m-instruct
+project_name: kinder
+data:
+  path: pairs.csv
+  train_split: train
+  column_mapping:
+    prompt_text_column: asked
+    text_column: better
+    rejected_text_column: worse
+params:
+  trainer: sft
+  epochs: 1
+  lr: 1e-5
+  dpo_beta: 0.3
+  model_ref: null
+  max_prompt_length: 128
+  max_completion_length: 256
+  peft: true
+"""
+
+
+@pytest.fixture
+def pairs_file(tmp_path: Path) -> Path:
+    lines = [f'"What is {n} times ten?","It is {n}0.","Who knows, {n}."' for n in range(40)]
+    (tmp_path / "pairs.csv").write_text("asked,better,worse\n" + "\n".join(lines))
+    path = tmp_path / "dpo.yml"
+    path.write_text(DPO_FILE)
+    return path
+
+
+def test_a_preference_task_trains_on_its_three_columns(pairs_file: Path, settings: Settings) -> None:
+    result = prepared(pairs_file, settings)
+    config = load_config(result.config)
+    method = config.training.method
+    assert (method.type, method.beta, method.hyperparameters.n_epochs) == ("dpo", 0.3, 1)
+    assert method.hyperparameters.learning_rate_multiplier == pytest.approx(1e-5 / base_learning_rate(config.training))
+    rows = [json.loads(line) for line in config.data.train.read_text().splitlines()]
+    assert len(rows) == 30
+    assert rows[0].keys() == {"input", "preferred_output", "non_preferred_output"}
+    assert rows[0]["preferred_output"][0]["content"].startswith("It is")
+
+
+def test_the_keys_of_preferences_are_accounted_for(pairs_file: Path, settings: Settings) -> None:
+    keys = {key.key: key for key in prepared(pairs_file, settings).keys}
+    assert keys["params.dpo_beta"].became == "training.method.dpo.hyperparameters.beta: 0.3"
+    assert keys["data.column_mapping.rejected_text_column"].fate == "used"
+    assert keys["params.max_prompt_length"].fate == keys["params.model_ref"].fate == "no counterpart"
+    assert keys["params.trainer"].became == "the task's name says it"
+
+
+def test_orpo_has_the_same_keys_and_its_own_place(pairs_file: Path) -> None:
+    pairs_file.write_text(DPO_FILE.replace("llm-dpo", "llm-orpo").replace("  dpo_beta: 0.3\n", ""))
+    found = translate(read_yaml(pairs_file), pairs_file)
+    hyper = found.config["training"]["method"]["orpo"]["hyperparameters"]
+    assert (found.method, hyper["beta"]) == ("orpo", DEFAULT_BETA)
+    assert {key.key: key.fate for key in found.keys}["params.dpo_beta"] == "default"
+
+
+@pytest.mark.parametrize("trainer", ["dpo", "orpo"])
+def test_without_a_trainer_in_its_name_the_task_takes_the_parameter_s(pairs_file: Path, trainer: str) -> None:
+    text = DPO_FILE.replace("llm-dpo", "llm").replace("trainer: sft", f"trainer: {trainer}")
+    pairs_file.write_text(text)
+    assert translate(read_yaml(pairs_file), pairs_file).method == trainer
+
+
+def test_without_peft_every_weight_is_trained_and_an_adapter_s_keys_mean_nothing(file: Path) -> None:
+    content = read_yaml(changed(file, "peft: true", "peft: false\n  lora_r: 8"))
+    found = translate(content, file)
+    training = found.config["training"]
+    assert training["weights"] == "full"
+    assert "lora" not in training
+    rate = training["method"]["supervised"]["hyperparameters"]["learning_rate_multiplier"]
+    assert rate == pytest.approx(1e-4 / base_learning_rate(TrainingRequest(weights="full")))
+    told = {key.key: key.fate for key in found.keys}
+    assert told["params.lora_r"] == told["params.target_modules"] == "no counterpart"

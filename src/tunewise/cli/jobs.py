@@ -142,7 +142,9 @@ def _tell(event: FineTuningJobEvent, watcher: TerminalWatcher | JsonWatcher) -> 
 
 def _losses(data: dict[str, Any]) -> str:
     names = {"train_loss": "loss", "valid_loss": "validation loss", "full_valid_loss": "full validation loss"}
-    return "".join(f", {short} {data[name]:.3f}" for name, short in names.items() if data.get(name) is not None)
+    losses = "".join(f", {short} {data[name]:.3f}" for name, short in names.items() if data.get(name) is not None)
+    share = data.get("train_reward_accuracy")
+    return losses if share is None else f"{losses}, better answer preferred {share:.0%}"
 
 
 def status_of(job: FineTuningJob) -> str:

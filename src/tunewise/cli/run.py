@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewise.cli.autotrain_report import print_prepared
+from tunewise.cli.data_report import plan_part
 from tunewise.cli.watch import JsonWatcher, TerminalWatcher
 from tunewise.contracts.evaluation import ArmResult, Outcome, Report
 from tunewise.jobs.autotrain import is_autotrain, translate
 from tunewise.jobs.autotrain_run import prepare
 from tunewise.jobs.config_file import read_yaml
-from tunewise.jobs.experiment import run_experiment
+from tunewise.jobs.experiment import Plan, explain_experiment, run_experiment
 from tunewise.settings import get_settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -38,6 +39,9 @@ def run(
         Path | None,
         typer.Option(help="Directory for results; by default runs/SUFFIX beside the config. A repeated run reuses it."),
     ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say what would be trained and why, and stop before anything is spent.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print progress and result as JSON lines.")] = False,
 ) -> None:
     """Check the data, measure the alternatives, fine-tune, compare, and say whether it was worth it."""
@@ -48,14 +52,35 @@ def run(
     try:
         with watcher:
             path, directory = _own_config(config, output, console, as_json=as_json)
-            report, directory = run_experiment(path, directory, get_settings(), watcher)
+            do = explain_experiment if explain else run_experiment
+            found = do(path, directory, get_settings(), watcher)
     except KeyboardInterrupt:
         Console(stderr=True).print("Stopped. What was finished is kept; run the same command again to go on.")
         raise typer.Exit(_INTERRUPTED) from None
-    if as_json:
-        _print_json(report, directory)
+    if isinstance(found, Plan):
+        _print_plan(found, console, as_json=as_json)
+    elif as_json:
+        _print_json(*found)
     else:
-        _print_verdict(console, report, directory)
+        _print_verdict(console, *found)
+
+
+def _print_plan(plan: Plan, console: Console, *, as_json: bool) -> None:
+    if as_json:
+        estimate = None if plan.check.estimate is None else plan.check.estimate.model_dump(mode="json")
+        reasons = [reason._asdict() for reason in plan.reasons]
+        typer.echo(json.dumps({"event": "plan", "reasons": reasons, "estimate": estimate}))
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(overflow="fold")
+    for reason in plan.reasons:
+        table.add_row(reason.name, reason.value, Text(reason.why))
+    console.print(table)
+    took = plan_part(plan.check)
+    if took is not None:
+        console.print("", took, sep="\n")
 
 
 def _own_config(config: Path, output: Path | None, console: Console, *, as_json: bool) -> tuple[Path, Path | None]:

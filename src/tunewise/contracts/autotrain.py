@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
+from tunewise.contracts.fine_tuning import MethodType
 from tunewise.contracts.frozen import Frozen
 
 Fate: TypeAlias = Literal["used", "translated", "default", "no counterpart"]
@@ -23,12 +24,15 @@ class Translation(Frozen):
     """The equivalent of a file. `config` is `tunewise.yaml` but for the data files, which are converted from `rows`."""
 
     project: str
+    method: MethodType
     keys: tuple[KeyFate, ...]
     config: dict[str, Any]
     rows: str = Field(description="File, directory or hub id.")
     train_split: str | None
     valid_split: str | None
-    text_column: str | None = Field(description="None: the file leaves it open.")
+    text_column: str | None = Field(description="Of pairs, the better answer. None: the file leaves it open.")
+    prompt_column: str | None = None
+    rejected_column: str | None = None
 
 
 class Prepared(Frozen):

@@ -1,4 +1,4 @@
-"""The two pictures of the report, from its numbers: the loss curve, and cost against volume with the break-even.
+"""The pictures of the report, from its numbers: loss, preferences, and cost against volume with the break-even.
 
 Knows arms, costs and steps; `charts` draws.
 """
@@ -39,7 +39,8 @@ def loss_picture(curve: Sequence[StepMetrics]) -> Picture | None:
     ends = "; ".join(
         f"{line.label}: {line.points[0][1]:.3g} at first, {line.points[-1][1]:.3g} at last" for line in lines
     )
-    chart = Chart("loss", "Loss by training step", f"{ends}.", "step", "loss, nats per token", lines)
+    unit = "loss, nats per token" if curve[0].train_reward_accuracy is None else "loss, nats per pair"
+    chart = Chart("loss", "Loss by training step", f"{ends}.", "step", unit, lines)
     return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
 
 
@@ -56,6 +57,21 @@ def accuracy_picture(curve: Sequence[StepMetrics]) -> Picture | None:
     chart = Chart(
         "accuracy", "Token accuracy by training step", f"{ends}.", "step", "share of tokens", lines, y_top=1.0
     )
+    return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
+
+
+def preference_picture(curve: Sequence[StepMetrics]) -> Picture | None:
+    """Share of pairs whose better answer gained more, by step; None for a run that compares no answers."""
+    train = [(float(m.step), m.train_reward_accuracy) for m in curve if m.train_reward_accuracy is not None]
+    if not train:
+        return None
+    lines = [Line("train pairs, smoothed", "train", thinned(train))]
+    full = [(float(m.step), m.full_valid_reward_accuracy) for m in curve if m.full_valid_reward_accuracy is not None]
+    if full:
+        lines.append(Line("validation pairs, all, at the end of an epoch", "valid", full, has_dots=True))
+    ends = "; ".join(f"{line.label}: {line.points[-1][1]:.3g} at last" for line in lines)
+    title = "Preferred answers by training step"
+    chart = Chart("preferences", title, f"{ends}.", "step", "share of pairs", lines, y_top=1.0)
     return Picture(line_chart(chart), [(line.label, line.style) for line in lines])
 
 

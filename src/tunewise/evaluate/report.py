@@ -27,7 +27,7 @@ from tunewise.evaluate import wording
 from tunewise.evaluate.charts import interval_bar, scale_top
 from tunewise.evaluate.decision import decision_markdown
 from tunewise.evaluate.economics import FLOORS, tuned_arm
-from tunewise.evaluate.pictures import Picture, cost_picture, loss_picture
+from tunewise.evaluate.pictures import Picture, cost_picture, loss_picture, preference_picture
 from tunewise.evaluate.standing import primary_score
 
 MOST_EXAMPLES = 5
@@ -90,6 +90,7 @@ class View(NamedTuple):
     n_wins: int
     n_regressions: int
     loss: Picture | None
+    preferences: Picture | None
     cost: Picture | None
     inspected: Sequence[Inspected]
 
@@ -174,6 +175,7 @@ def _view(report: Report) -> View:
         n_wins=len(wins),
         n_regressions=len(regressions),
         loss=loss_picture(report.curve),
+        preferences=preference_picture(report.curve),
         cost=cost_picture(report.arms, report.economics),
         inspected=[_inspected(row) for row in report.check.inspected],
     )

@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunewise.contracts.autotrain import Fate, KeyFate, Translation
+from tunewise.contracts.fine_tuning import Method, MethodType, TrainingRequest, Weights
 from tunewise.errors import ConfigError
-from tunewise.planning import BASE_LEARNING_RATE
+from tunewise.planning import DEFAULT_BETA, PREFERENCES, base_learning_rate
 from tunewise.settings import secret
 
-TASKS = ("llm", "llm-sft", "llm-generic")
-LATER_TASKS = ("llm-dpo", "llm-orpo", "llm-reward")
-TRAINERS = ("default", "generic", "sft", None)
+TASKS = ("llm", "llm-sft", "llm-generic", "llm-dpo", "llm-orpo")
+# What stands after "llm-", else `params.trainer`, says how AutoTrain trains.
+TRAINERS: dict[str, MethodType] = {
+    "default": "supervised",
+    "generic": "supervised",
+    "sft": "supervised",
+    "dpo": "dpo",
+    "orpo": "orpo",
+}
+REWARD = (
+    "trains a model that scores answers and cannot be asked anything, so that there is nothing to host or judge; with "
+    "the same rows llm-dpo and llm-orpo train a model that answers"
+)
 SECTIONS = ("data", "params", "hub")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 SECRET = re.compile(r"token|password|secret|api_?key", re.IGNORECASE)
@@ -27,17 +38,37 @@ DEFAULTS: dict[str, Any] = {
     "params.gradient_accumulation": 4,
     "params.lr": 3e-5,
     "params.warmup_ratio": 0.1,
-    "params.lora_r": 16,
-    "params.lora_alpha": 32,
-    "params.lora_dropout": 0.05,
+    "params.peft": False,
     "params.model_max_length": 2048,
     "data.train_split": "train",
     "data.column_mapping.text_column": "text",
 }
+ADAPTER_DEFAULTS: dict[str, Any] = {"params.lora_r": 16, "params.lora_alpha": 32, "params.lora_dropout": 0.05}
+PAIR_DEFAULTS: dict[str, Any] = {"params.dpo_beta": DEFAULT_BETA}
+
+
+class Kind(NamedTuple):
+    """How a file trains: what the meaning of other keys depends on."""
+
+    method: MethodType
+    weights: Weights
+
+    @property
+    def hyperparameters(self) -> str:
+        """Where they stand in `tunewise.yaml`."""
+        return f"training.method.{self.method}.hyperparameters"
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate that a multiplier of 1 stands for."""
+        return base_learning_rate(TrainingRequest(method=Method(type=self.method), weights=self.weights))
 
 
 class Rule(NamedTuple):
-    """What becomes of a key: a field of `tunewise.yaml` through `make`, or what `why` says."""
+    """What becomes of a key: a field of `tunewise.yaml` through `make`, or what `why` says.
+
+    `{hyper}` in a field stands for where the method's hyperparameters are.
+    """
 
     field: str | None
     why: str = ""
@@ -53,23 +84,22 @@ def _dtype(value: str | None) -> str:
     return "float32" if value in (None, "no", "none") else "auto"
 
 
-def _multiplier(rate: float | str) -> float:
-    # YAML 1.1 takes `1e-5`, without a point, for a text.
-    return float(f"{float(rate) / BASE_LEARNING_RATE:.6g}")
-
-
 def _targets(value: str | None) -> str | list[str]:
     return "all-linear" if value in (None, "all-linear") else [part.strip() for part in str(value).split(",")]
 
 
-HYPER = "training.method.supervised.hyperparameters"
 HERE = "everything runs on this machine"
 KEPT = "curves, events and logs are always kept with the run"
 PACKED = "rows are packed end to end; there is no padding"
 PAIRS = "for preference data only"
+NO_ADAPTER = "for adapters only, and params.peft is off"
+NOT_CUT = "prompt and answer are not cut apart; data.max_tokens is the limit of both together"
+UNQUANTISED = "the base model is held unquantised, which loses nothing; to save memory: training.weights: qlora"
+NEVER_READ = "never read; the hub's client takes HF_TOKEN from the environment"
+UNKNOWN = "not a key that is known here"
 NOTHING_SENT = "nothing leaves this machine"
 RULES: dict[str, Rule] = {
-    "task": Rule("training.method.type", make=lambda _: "supervised"),
+    "task": Rule(None),
     "base_model": Rule("model"),
     "project_name": Rule("suffix", make=lambda name: suffix_of(str(name))),
     "log": Rule(None, KEPT),
@@ -79,10 +109,10 @@ RULES: dict[str, Rule] = {
     "data.valid_split": Rule(None, "data.valid, converted, where there is one", fate="used"),
     "data.column_mapping.text_column": Rule(None, "the column that holds the messages", fate="used"),
     "data.chat_template": Rule(None, "the base model's own chat template is used, in training as in hosting"),
-    "data.column_mapping.prompt_text_column": Rule(None, PAIRS),
-    "data.column_mapping.rejected_text_column": Rule(None, PAIRS),
-    "params.epochs": Rule(f"{HYPER}.n_epochs"),
-    "params.lr": Rule(f"{HYPER}.learning_rate_multiplier", make=_multiplier),
+    "data.column_mapping.prompt_text_column": Rule(None, "the column of what is asked", fate="used"),
+    "data.column_mapping.rejected_text_column": Rule(None, "the column of worse answers", fate="used"),
+    "params.epochs": Rule("{hyper}.n_epochs"),
+    "params.lr": Rule(None),
     "params.scheduler": Rule("training.schedule", make=_schedule),
     "params.warmup_ratio": Rule("training.warmup_ratio"),
     "params.weight_decay": Rule("training.weight_decay"),
@@ -97,15 +127,17 @@ RULES: dict[str, Rule] = {
     "params.model_max_length": Rule(None),
     "params.batch_size": Rule(None),
     "params.gradient_accumulation": Rule(None),
-    "params.trainer": Rule("training.method.type", make=lambda _: "supervised"),
-    "params.peft": Rule(None, "an adapter (LoRA) is always trained, never all weights"),
-    "params.quantization": Rule(None, "the base model is not quantised"),
+    "params.trainer": Rule(None, "the task's name says it", fate="used"),
+    "params.peft": Rule("training.weights", make=lambda is_on: "lora" if is_on else "full"),
+    "params.quantization": Rule(None, UNQUANTISED),
     "params.merge_adapter": Rule(None, "the adapter is hosted on its base model without merging"),
     "params.optimizer": Rule(None, "AdamW is always used"),
     "params.padding": Rule(None, PACKED),
     "params.add_eos_token": Rule(None, "the chat template ends each answer"),
     "params.auto_find_batch_size": Rule(None, "memory is planned for before training"),
-    "params.disable_gradient_checkpointing": Rule(None, "activations are kept where memory allows"),
+    "params.disable_gradient_checkpointing": Rule(
+        "training.activation_checkpointing", make=lambda is_off: False if is_off else "auto"
+    ),
     "params.use_flash_attention_2": Rule(None, "attention is Tunewise's own"),
     "params.attn_implementation": Rule(None, "attention is Tunewise's own"),
     "params.unsloth": Rule(None, "kernels are Tunewise's own"),
@@ -116,14 +148,27 @@ RULES: dict[str, Rule] = {
     "params.evaluation_strategy": Rule(None, "validation loss is measured after every epoch"),
     "params.save_strategy": Rule(None, "checkpoints are written by time and pruned"),
     "params.save_total_limit": Rule(None, "checkpoints are written by time and pruned"),
-    "params.model_ref": Rule(None, PAIRS),
-    "params.dpo_beta": Rule(None, PAIRS),
-    "params.max_prompt_length": Rule(None, PAIRS),
-    "params.max_completion_length": Rule(None, PAIRS),
+    "params.model_ref": Rule(None, "the reference is the model that training begins with"),
+    "params.dpo_beta": Rule("{hyper}.beta"),
+    "params.max_prompt_length": Rule(None, NOT_CUT),
+    "params.max_completion_length": Rule(None, NOT_CUT),
     "hub.username": Rule(None, NOTHING_SENT),
     "hub.push_to_hub": Rule(None, NOTHING_SENT),
     "hub.repo_id": Rule(None, NOTHING_SENT),
 }
+
+
+OF_PAIRS = frozenset(
+    {
+        "data.column_mapping.prompt_text_column",
+        "data.column_mapping.rejected_text_column",
+        "params.model_ref",
+        "params.dpo_beta",
+        "params.max_prompt_length",
+        "params.max_completion_length",
+    }
+)
+OF_ADAPTERS = frozenset({*ADAPTER_DEFAULTS, "params.target_modules", "params.quantization", "params.merge_adapter"})
 
 
 def is_autotrain(content: Mapping[str, Any]) -> bool:
@@ -135,31 +180,36 @@ def translate(content: Mapping[str, Any], path: Path) -> Translation:
     """The equivalent of an AutoTrain file, and what became of each of its keys.
 
     Raises:
-        ConfigError: a task that is not there yet, a key that is missing, or a variable that is not set.
+        ConfigError: a task that is not trained here, a key that is missing, or a variable that is not set.
     """
     given = dict(_flattened(content, path))
-    _check_task(given, path)
+    kind = Kind(_method(given, path), "lora" if given.get("params.peft") else "full")
     for key in ("base_model", "project_name", "data.path"):
         if not given.get(key):
             raise ConfigError("invalid_config", f"{path}: {key}: missing; add it", param=key)
-    values = {**given, **{key: value for key, value in DEFAULTS.items() if given.get(key) is None}}
+    defaults = DEFAULTS | (ADAPTER_DEFAULTS if kind.weights == "lora" else {})
+    defaults |= PAIR_DEFAULTS if kind.method in PREFERENCES else {}
+    values = {**given, **{key: value for key, value in defaults.items() if given.get(key) is None}}
     config: dict[str, Any] = {}
     keys = []
     for key, value in values.items():
         try:
-            keys.append(_apply(key, value, config, is_given=key in given, values=values))
+            keys.append(_apply(key, config, is_given=key in given, values=values, kind=kind))
         except (TypeError, ValueError) as wrong:
             raise ConfigError(
                 "invalid_config", f"{path}: {key}: a number is expected, got {value!r}", param=key
             ) from wrong
     return Translation(
         project=suffix_of(str(values["project_name"])),
+        method=kind.method,
         keys=tuple(keys),
         config=config,
         rows=str(values["data.path"]),
         train_split=values["data.train_split"],
         valid_split=values.get("data.valid_split"),
         text_column=given.get("data.column_mapping.text_column"),
+        prompt_column=given.get("data.column_mapping.prompt_text_column"),
+        rejected_column=given.get("data.column_mapping.rejected_text_column"),
     )
 
 
@@ -201,57 +251,83 @@ def _filled_in(key: str, value: Any, path: Path) -> Any:  # noqa: ANN401
     return VARIABLE.sub(lookup, value)
 
 
-def _check_task(given: Mapping[str, Any], path: Path) -> None:
-    task, trainer = given.get("task"), given.get("params.trainer")
-    if task in TASKS and trainer in TRAINERS:
-        return
-    named = f"task {task!r}" if task not in TASKS else f"task {task!r} with params.trainer {trainer!r}"
-    why = "cannot be trained yet" if task in TASKS or task in LATER_TASKS else "is not about language models"
+def _method(given: Mapping[str, Any], path: Path) -> MethodType:
+    """What the task's name says, else `params.trainer`, as AutoTrain reads them.
+
+    Raises:
+        ConfigError: unsupported_task.
+    """
+    task = str(given.get("task"))
+    family, _, named = task.partition("-")
+    trainer = str(named or given.get("params.trainer") or "default")
+    method = TRAINERS.get(trainer) if family == "llm" else None
+    if method is not None:
+        return method
+    shown = f"task {task!r}" if named or family != "llm" else f"task {task!r} with params.trainer {trainer!r}"
+    why = "is not about language models" if family != "llm" else REWARD if trainer == "reward" else "is not known"
     raise ConfigError(
-        "unsupported_task", f"{path}: {named} {why}; these can be trained: {', '.join(TASKS)}", param="task"
+        "unsupported_task", f"{path}: {shown} {why}; these can be trained: {', '.join(TASKS)}", param="task"
     )
 
 
-def _apply(key: str, value: Any, config: dict[str, Any], *, is_given: bool, values: Mapping[str, Any]) -> KeyFate:  # noqa: ANN401
+def _apply(key: str, config: dict[str, Any], *, is_given: bool, values: Mapping[str, Any], kind: Kind) -> KeyFate:
     """Put a key's meaning into the config, and say what was done."""
-    rule = RULES.get(key)
-    shown = "not set" if value is None else str(value)
+    field, made, fate = _meaning(key, values, kind)
+    if field is not None:
+        _put(config, field, made)
+    return KeyFate(
+        key=key,
+        value="not set" if values[key] is None else str(values[key]),
+        fate=fate if is_given else "default",
+        became=made if field is None else f"{field}: {made}",
+    )
 
-    def told(fate: Fate, became: str) -> KeyFate:
-        return KeyFate(key=key, value=shown, fate=fate if is_given else "default", became=became)
 
-    if SECRET.search(key.rpartition(".")[2]) and rule is None:
-        return told("no counterpart", "never read; the hub's client takes HF_TOKEN from the environment")
-    if rule is None:
-        return told("no counterpart", "not a key that is known here")
-    joint = _joint(key, values)
+def _meaning(key: str, values: Mapping[str, Any], kind: Kind) -> tuple[str | None, Any, Fate]:
+    """The field and its value, or None and why there is none; and the key's fate."""
+    value, rule = values[key], RULES.get(key) or Rule(None, NEVER_READ if _is_secret(key) else UNKNOWN)
+    idle, joint = _idle(key, kind), _joint(key, values, kind)
+    if idle is not None:
+        return None, idle, "no counterpart"
     if joint is not None:
-        field, made, fate = joint
-        if field is not None:
-            _put(config, field, made)
-        return told(fate, made if field is None else f"{field}: {made}")
-    if rule.field is None:
-        return told(rule.fate, rule.why)
-    if value is None and rule.make is None:
-        return told("used", "not set there either")
-    made = value if rule.make is None else rule.make(value)
-    _put(config, rule.field, made)
-    return told("used" if made == value else "translated", f"{rule.field}: {made}")
+        field, made = joint
+    elif rule.field is None:
+        return None, rule.why, rule.fate
+    elif value is None and rule.make is None:
+        return None, "not set there either", "used"
+    else:
+        field, made = rule.field.format(hyper=kind.hyperparameters), rule.make(value) if rule.make else value
+    return field, made, "used" if made == value else "translated"
 
 
-def _joint(key: str, values: Mapping[str, Any]) -> tuple[str | None, Any, Fate] | None:
-    """Keys that mean something only together."""
+def _is_secret(key: str) -> bool:
+    return SECRET.search(key.rpartition(".")[2]) is not None
+
+
+def _idle(key: str, kind: Kind) -> str | None:
+    """Why a key means nothing where the file trains as it does."""
+    if key in OF_PAIRS and kind.method not in PREFERENCES:
+        return PAIRS
+    return NO_ADAPTER if key in OF_ADAPTERS and kind.weights == "full" else None
+
+
+def _joint(key: str, values: Mapping[str, Any], kind: Kind) -> tuple[str, Any] | None:
+    """Field and value of keys that mean something only together with others, or with how the file trains."""
     match key:
-        case "params.peft" if values[key]:
-            return None, "an adapter (LoRA), as always", "used"
+        case "task" | "params.trainer" if key == "task" or values["task"] == "llm":
+            return "training.method.type", kind.method
+        case "params.lr":
+            # YAML 1.1 takes `1e-5`, without a point, for a text.
+            multiplier = float(f"{float(values[key]) / kind.learning_rate:.6g}")
+            return f"{kind.hyperparameters}.learning_rate_multiplier", multiplier
         case "params.batch_size" | "params.gradient_accumulation":
             rows = int(values["params.batch_size"]) * int(values["params.gradient_accumulation"])
-            return f"{HYPER}.batch_size", rows, "translated"
+            return f"{kind.hyperparameters}.batch_size", rows
         case "params.block_size" | "params.model_max_length":
             sizes = values.get("params.block_size")
             asked = sizes[0] if isinstance(sizes, list) and sizes else sizes
             limit = asked if isinstance(asked, int) and asked > 0 else values["params.model_max_length"]
-            return "data.max_tokens", int(limit), "translated"
+            return "data.max_tokens", int(limit)
         case _:
             return None
 

@@ -19,6 +19,7 @@ from tunewise.data.convert import convert, detect, unanswered
 from tunewise.data.tables.hub import fetch, is_hub_id
 from tunewise.errors import DataError
 from tunewise.jobs.stages import write_whole
+from tunewise.planning import PREFERENCES
 from tunewise.settings import Settings
 
 LEAST_ROWS = 30
@@ -74,10 +75,10 @@ def _convert(
         DataError: it cannot be found, its column holds no messages, or a row cannot be converted.
     """
     place, wanted = _located(translation.rows, split, config_path, settings)
-    column = translation.text_column
-    found = detect(place, ColumnMapping(to="chat", split=wanted, messages=column))
+    column, said = translation.text_column, _said(translation)
+    found = detect(place, said.model_copy(update={"split": wanted}))
     kind = next((one.kind for one in found.columns if one.name == column), "")
-    if column is not None and "list of messages" not in kind:
+    if said.to == "chat" and column is not None and "list of messages" not in kind:
         raise DataError(
             "plain_text_rows",
             f"{place}: column {column!r} holds {kind}, and training needs messages with roles; name another column in "
@@ -98,6 +99,18 @@ def _convert(
     columns = ", ".join(f"{role} from {name!r}" for role, name in named(mapping).items())
     dropped = [f"{name} was not carried over ({rows} rows)" for name, rows in sorted(result.ignored.items())]
     return [f"{split or place.name}: {result.written} rows, {columns}", *dropped]
+
+
+def _said(translation: Translation) -> ColumnMapping:
+    """What the file says of its columns; what it leaves open is seen from the rows."""
+    if translation.method not in PREFERENCES:
+        return ColumnMapping(to="chat", messages=translation.text_column)
+    return ColumnMapping(
+        to="preference",
+        prompt=translation.prompt_column,
+        chosen=translation.text_column,
+        rejected=translation.rejected_column,
+    )
 
 
 def _located(rows: str, split: str | None, config_path: Path, settings: Settings) -> tuple[Path, str | None]:
@@ -149,7 +162,8 @@ def _digest(line: bytes) -> bytes:
 
 
 def _note_answer(held_out: HeldOut, line: bytes, *, is_test: bool) -> None:
-    content = msgspec.json.decode(line)["messages"][-1].get("content")
+    row = msgspec.json.decode(line)
+    content = (row.get("messages") or row["preferred_output"])[-1].get("content")
     answer = content if isinstance(content, str) else ""
     if is_test:
         held_out.answers.append(answer)

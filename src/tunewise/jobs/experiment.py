@@ -6,17 +6,21 @@ Each stage takes frozen values and gives one; what it gave before for the same i
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from tunewise.contracts.check import CheckReport
 from tunewise.contracts.evaluation import Report
+from tunewise.contracts.run import TrainSpec
 from tunewise.errors import ConfigError
 from tunewise.jobs.conclude import Trained, conclude
 from tunewise.jobs.lab import Lab, set_up
-from tunewise.jobs.plan import with_plan
-from tunewise.jobs.prepare import baselines, prepare
+from tunewise.jobs.plan import fitted_rows, with_plan
+from tunewise.jobs.prepare import Prepared, baselines, prepare
 from tunewise.jobs.progress import Watcher
 from tunewise.jobs.training import resolved_spec, run_directory, train
+from tunewise.planning import Reason, explain
 from tunewise.settings import Settings
 
 
@@ -31,6 +35,25 @@ def run_experiment(
     lab = set_up(config_path, directory, settings, watcher)
     with _alone_in(lab.directory):
         return _run(lab, settings), lab.directory
+
+
+class Plan(NamedTuple):
+    """What a run would be: the data as checked, with the estimate of the job, and the reason of every number."""
+
+    check: CheckReport
+    reasons: tuple[Reason, ...]
+
+
+def explain_experiment(config_path: Path, directory: Path | None, settings: Settings, watcher: Watcher) -> Plan:
+    """Check what a run would check first, and say what would be trained and why; nothing is asked, nothing trained.
+
+    Raises:
+        TunewiseError: what would stop the run before its first answer.
+    """
+    lab = set_up(config_path, directory, settings, watcher)
+    with _alone_in(lab.directory):
+        spec, prepared = _planned(lab, settings)
+    return Plan(prepared.check, explain(lab.config.training, spec, lab.machine, fitted_rows(prepared.check)))
 
 
 @contextmanager
@@ -48,12 +71,16 @@ def _alone_in(directory: Path) -> Iterator[None]:
         ) from taken
 
 
-def _run(lab: Lab, settings: Settings) -> Report:
+def _planned(lab: Lab, settings: Settings) -> tuple[TrainSpec, Prepared]:
     prepared = prepare(lab)
     spec = resolved_spec(lab, prepared.check)
     price = lab.config.prices.machine_hour
     planned = with_plan(prepared.check, spec, machine=lab.machine, price_per_hour=price, settings=settings)
-    prepared = prepared._replace(check=planned)
+    return spec, prepared._replace(check=planned)
+
+
+def _run(lab: Lab, settings: Settings) -> Report:
+    spec, prepared = _planned(lab, settings)
     asked = baselines(lab, prepared)
     lab.watcher.stage("train", f"{spec.train_file.rows} rows, n_epochs {spec.n_epochs}, {spec.dtype}")
     result = train(lab, spec, settings)

@@ -81,21 +81,27 @@ def with_plan(
     check: CheckReport, spec: TrainSpec, *, machine: Machine, price_per_hour: float | None, settings: Settings
 ) -> CheckReport:
     """The report with the resolved hyperparameters and the estimate added, where there are tokens to plan with."""
-    fitted = [file.fitted for file in _files(check, "train") if file.fitted is not None]
-    if not any(file.rows for file in fitted):
+    fitted = fitted_rows(check)
+    if not fitted.rows:
         return check
     estimate = planning.estimate(
         spec,
-        fitted=FittedRows(
-            rows=sum(file.rows for file in fitted),
-            tokens=sum(file.tokens for file in fitted),
-            longest=max(file.longest for file in fitted),
-        ),
+        fitted=fitted,
         machine=machine,
         price_per_hour=price_per_hour,
         measured_tokens_per_second=known_speed(settings, spec),
     )
     return check.model_copy(update={"hyperparameters": _resolved(spec), "estimate": estimate})
+
+
+def fitted_rows(check: CheckReport) -> FittedRows:
+    """The rows of all training files as training takes them; none where no tokens were counted."""
+    fitted = [file.fitted for file in _files(check, "train") if file.fitted is not None]
+    return FittedRows(
+        rows=sum(file.rows for file in fitted),
+        tokens=sum(file.tokens for file in fitted),
+        longest=max((file.longest for file in fitted), default=0),
+    )
 
 
 def known_speed(settings: Settings, spec: TrainSpec) -> float | None:
@@ -118,13 +124,17 @@ def _data_file(report: FileReport) -> DataFile:
 
 
 def _resolved(spec: TrainSpec) -> dict[str, int | float | str]:
+    beta = planning.beta_of(spec.objective)
+    lora = {} if spec.weights == "full" else {"lora_rank": spec.lora.rank, "lora_alpha": spec.lora.alpha}
     return {
+        "method": spec.objective.type,
         "n_epochs": spec.n_epochs,
         "batch_size": spec.batch_size,
         "learning_rate": spec.learning_rate,
+        **({} if beta is None else {"beta": beta}),
         "schedule": spec.schedule,
-        "lora_rank": spec.lora.rank,
-        "lora_alpha": spec.lora.alpha,
+        "weights": spec.weights,
+        **lora,
         "dtype": spec.dtype,
         "max_tokens": spec.max_tokens,
         "seed": spec.seed,

@@ -11,11 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from tunewise.contracts.fine_tuning import MethodType
 from tunewise.contracts.jobs import Job, StoredFile
 from tunewise.contracts.run import REWARD_METRICS
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.stages import sync_directory
+from tunewise.planning import PREFERENCES
 from tunewise.store.rows import new_id, now
 
 Dialect: TypeAlias = Literal["openai", "azure"]
@@ -41,7 +41,6 @@ COLUMNS: dict[Dialect, dict[str, str]] = {
     },
     "azure": dict(zip(_AS_NAMED, _AS_NAMED, strict=True)),
 }
-PREFERENCES: tuple[MethodType, ...] = ("dpo", "orpo", "kto")
 _DECIMALS = 5
 
 

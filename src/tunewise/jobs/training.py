@@ -79,7 +79,9 @@ def _reporter(lab: Lab) -> Callable[[RunEvent], None]:
             lab.watcher.note(event.message)
             return
         speed = metrics.tokens / metrics.seconds if metrics.seconds else 0.0
-        detail = f"step {metrics.step}/{metrics.total_steps}, loss {metrics.train_loss:.3f}, {speed:.0f} tok/s"
+        share = metrics.train_reward_accuracy
+        better = "" if share is None else f", better answer preferred {share:.0%}"
+        detail = f"step {metrics.step}/{metrics.total_steps}, loss {metrics.train_loss:.3f}{better}, {speed:.0f} tok/s"
         lab.watcher.progress(metrics.step, metrics.total_steps, detail)
 
     return on_event

@@ -20,6 +20,7 @@ from tunewise.jobs.plan import CHECK_FILE, make_spec, with_plan
 from tunewise.jobs.platform import ROWS_SUFFIX, Platform
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine
+from tunewise.planning import beta_of
 from tunewise.settings import installed_versions
 
 _SHOWN = 5
@@ -121,7 +122,7 @@ def _resolved(asked: TrainingRequest, spec: TrainSpec) -> ResolvedHyperparameter
         n_epochs=spec.n_epochs,
         batch_size=spec.batch_size,
         learning_rate_multiplier=1.0 if multiplier == "auto" else multiplier,
-        beta=getattr(spec.objective, "beta", None),
+        beta=beta_of(spec.objective),
     )
 
 
