@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from api.live import ROW, Live, live
 from tunewise.cli import app
 from tunewise.contracts.evaluations import EvaluationRequest
+from tunewise.contracts.fine_tuning import Method
 from tunewise.contracts.jobs import Job, JobRequest
 from tunewise.contracts.run import RunEvent, RunFailure, StepMetrics
 from tunewise.jobs.access import DEFAULT_PROJECT
@@ -33,8 +34,8 @@ def command(server: Live, *arguments: str) -> Result:
     return RUNNER.invoke(app, ["jobs", *arguments, "--url", f"{server.url}/v1"])
 
 
-def add_job(server: Live) -> Job:
-    request = JobRequest(model="m", base="m", training_file="file-1", seed=1)
+def add_job(server: Live, method: Method = Method()) -> Job:  # noqa: B008 (frozen)
+    request = JobRequest(model="m", base="m", training_file="file-1", seed=1, method=method)
     job = Job(
         id=new_id("ftjob-"),
         project=DEFAULT_PROJECT,
@@ -64,6 +65,21 @@ def test_jobs_are_listed_newest_first_and_shown(server: Live) -> None:
     rows = command(server, "list", "--json").stdout.splitlines()
     assert [json.loads(row)["id"] for row in rows] == [job.id for job in made[::-1]]
     assert f"job               {made[0].id}\nstatus            queued" in command(server, "show", made[0].id).stdout
+
+
+def test_a_preference_job_is_shown_with_its_method_and_followed_with_its_pairs(server: Live) -> None:
+    job = add_job(server, Method(type="dpo"))
+    shown = "dpo: batch_size auto, learning_rate_multiplier auto, n_epochs auto, beta auto"
+    assert f"method            {shown}" in command(server, "show", job.id).stdout
+    step = step_event(1)
+    assert step.data
+    rewarded = step.data.model_copy(update={"train_reward_accuracy": 0.75})
+    with server.platform.database.write() as session:
+        events.copy(session, job.id, [step.model_copy(update={"data": rewarded})])
+        jobs.transition(session, job.id, "cancelled")
+    told = [json.loads(line) for line in command(server, "watch", job.id, "--json").stdout.splitlines()]
+    details = [line["detail"] for line in told if line.get("event") == "progress"]
+    assert details == ["step 1/250, loss 1.000, better answer preferred 75%"]
 
 
 def test_a_job_is_paused_resumed_and_cancelled_and_its_log_tells_so(server: Live) -> None:

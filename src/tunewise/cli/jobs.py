@@ -152,6 +152,11 @@ def status_of(job: FineTuningJob) -> str:
     return "paused" if (job.model_extra or {}).get("paused") else job.status
 
 
+def _method(job: FineTuningJob) -> str:
+    numbers = ", ".join(f"{name} {value}" for name, value in job.hyperparameters.model_dump(exclude_none=True).items())
+    return f"{job.method.type if job.method else 'supervised'}: {numbers}"
+
+
 def _print(job: FineTuningJob, as_json: bool) -> None:
     if as_json:
         typer.echo(job.model_dump_json())
@@ -160,6 +165,7 @@ def _print(job: FineTuningJob, as_json: bool) -> None:
         "job": job.id,
         "status": status_of(job),
         "model": job.model,
+        "method": _method(job),
         "training file": job.training_file,
         "validation file": job.validation_file,
         "created": moment(job.created_at),
