@@ -4,8 +4,7 @@ Pure functions of what they are given: the request, the rows' counts, the base m
 no processes and no torch. Each rule's source stands in its docstring.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from tunewise.contracts.check import Estimate, FittedRows
 from tunewise.contracts.fine_tuning import (
@@ -175,90 +174,6 @@ def dtype(request: TrainingRequest, machine: Machine) -> Dtype:
     if request.dtype != "auto":
         return request.dtype
     return "bfloat16" if machine.bfloat16 else "float32"
-
-
-class Reason(NamedTuple):
-    """One number of a plan, and where it comes from."""
-
-    name: str
-    value: str
-    why: str
-
-
-def explain(
-    request: TrainingRequest, spec: TrainSpec, machine: Machine, fitted: FittedRows, measured: Sequence[Reason] = ()
-) -> tuple[Reason, ...]:
-    """Why each number of `spec` is what it is. `measured`: what was found out by trying; told at the end."""
-    return (
-        *_hyperparameter_reasons(request, spec, fitted.rows),
-        *_adapter_reasons(request, spec),
-        *_machine_reasons(request, spec, machine, fitted.longest),
-        *measured,
-    )
-
-
-def _hyperparameter_reasons(request: TrainingRequest, spec: TrainSpec, rows: int) -> tuple[Reason, ...]:
-    asked = request.method.hyperparameters
-    epochs = "three, yet at least 100 and at most 25,000 rows seen: the default that OpenAI's cookbook gives"
-    batch = (
-        f"up to {FULL_BATCH} rows fill a CPU's matrix units; small files get {LEAST_STEPS_PER_EPOCH} steps an epoch, "
-        f"large ones batches of {LEGACY_BATCH_SHARE:.1%} of their rows, as OpenAI's legacy guide had it"
-    )
-    beta = beta_of(spec.objective)
-    reasons = [
-        Reason("method", spec.objective.type, "as asked for" if request.method != Method() else "what is done mostly"),
-        _reason("n_epochs", spec.n_epochs, asked.n_epochs, f"{rows:,} rows: {epochs}"),
-        _reason("batch_size", spec.batch_size, asked.batch_size, f"{rows:,} rows: {batch}"),
-        Reason("steps", f"{total_steps(spec, rows):,}", "epochs times batches, the last one of an epoch however small"),
-        Reason("learning_rate", f"{spec.learning_rate:g}", _rate_reason(request)),
-    ]
-    if beta is not None:
-        reasons.append(_reason("beta", beta, request.method.beta, "what TRL takes, and most of the method's papers"))
-    return tuple(reasons)
-
-
-def _rate_reason(request: TrainingRequest) -> str:
-    asked = request.method.hyperparameters.learning_rate_multiplier
-    parts = [f"{BASE_LEARNING_RATE:g}, which served the shipped example well"]
-    if request.method.type in PREFERENCES:
-        parts.append(f"times {PREFERENCE_RATE_SHARE:g}: preferences move a model that can speak already")
-    if request.weights == "full":
-        parts.append(f"times {FULL_RATE_SHARE:g}: every weight moves")
-    if asked != "auto":
-        parts.append(f"times {asked:g}, the multiplier that is asked for")
-    return ", ".join(parts)
-
-
-def _adapter_reasons(request: TrainingRequest, spec: TrainSpec) -> tuple[Reason, ...]:
-    if spec.weights == "full":
-        return (Reason("weights", "full", "as asked for: every weight is trained, and there is no adapter"),)
-    rank = "the default of this program; a higher rank learns more and costs more"
-    scale = "twice the rank, so that the scale of what is added does not depend on it"
-    return (
-        _reason("lora_rank", spec.lora.rank, request.lora.rank, rank),
-        _reason("lora_alpha", spec.lora.alpha, request.lora.alpha, scale),
-    )
-
-
-def _machine_reasons(request: TrainingRequest, spec: TrainSpec, machine: Machine, longest: int) -> tuple[Reason, ...]:
-    fast = "this CPU has bfloat16 instructions, and half the bytes are read"
-    slow = "this CPU has no bfloat16 instructions: emulated, it would be 5 to 10 times slower"
-    parts = "tokens computed at once, or one longer row: matrix products at full speed, in bounded memory"
-    twice = (
-        f"activations are kept where they fit: about {memory(spec, longest) / 1e9:.1f} GB in all are needed with the "
-        f"longest row of {longest:,} tokens, of {machine.memory_bytes / 1e9:.1f} GB; else they are computed twice"
-    )
-    return (
-        _reason("dtype", spec.dtype, request.dtype, fast if machine.bfloat16 else slow),
-        Reason("part_tokens", f"{PART_TOKENS:,}", parts),
-        _reason("activation_checkpointing", spec.activation_checkpointing, request.activation_checkpointing, twice),
-        Reason("threads", str(spec.threads), "one for each physical core: a second one on a core slows products down"),
-    )
-
-
-def _reason(name: str, value: object, asked: object, rule: str) -> Reason:
-    shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return Reason(name, shown, rule if asked == "auto" else "as asked for")
 
 
 def total_steps(spec: TrainSpec, rows: int) -> int:

@@ -29,15 +29,23 @@ ModuleName: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_lengt
 class Hyperparameters(Frozen):
     """OpenAI's three; each may be left to `planning`."""
 
-    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = "auto"
-    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = "auto"
-    learning_rate_multiplier: Auto | Positive = "auto"
+    n_epochs: Auto | Annotated[int, Field(ge=1, le=50)] = Field(
+        default="auto", description="Passes over the training rows."
+    )
+    batch_size: Auto | Annotated[int, Field(ge=1, le=256)] = Field(
+        default="auto", description="Rows of a step; of preferences, pairs."
+    )
+    learning_rate_multiplier: Auto | Positive = Field(
+        default="auto", description="Times the rate that is usual for the method and the weights that are trained."
+    )
 
 
 class PreferenceHyperparameters(Hyperparameters):
     """With OpenAI's fourth: how strongly the tuned model is held to the one it began as."""
 
-    beta: Auto | Annotated[float, Field(gt=0, le=2)] = "auto"
+    beta: Auto | Annotated[float, Field(gt=0, le=2)] = Field(
+        default="auto", description="Of DPO and KTO, the weight of staying near the reference; of ORPO, its lambda."
+    )
 
 
 class Supervised(Frozen):
@@ -174,11 +182,15 @@ class TrainingOptions(Frozen):
         default="continue",
         description="A tuned model that is tuned further: its adapter trains on, or stays and a new one is put on it.",
     )
-    schedule: Schedule = "linear"
-    warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    max_grad_norm: Positive = 1.0
-    dtype: Auto | Dtype = "auto"
+    schedule: Schedule = Field(default="linear", description="How the learning rate falls after the warm-up.")
+    warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        default=0.05, description="Share of the steps in which the learning rate rises."
+    )
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(default=0.0, description="AdamW's.")
+    max_grad_norm: Positive = Field(default=1.0, description="A longer gradient is shortened to this norm.")
+    dtype: Auto | Dtype = Field(
+        default="auto", description="Of the frozen weights; by default what the machine is fast in."
+    )
     activation_checkpointing: Auto | bool = Field(
         default="auto", description="Compute activations twice and keep none; by default where memory is short."
     )
@@ -189,7 +201,7 @@ class TrainingOptions(Frozen):
     sharding: Sharding = Field(
         default="ddp", description="Of several processes: each holds every weight, or a share of them."
     )
-    checkpoint_minutes: Positive = 10.0
+    checkpoint_minutes: Positive = Field(default=10.0, description="Between checkpoints within an epoch.")
     early_stopping_patience: Annotated[int, Field(ge=1, le=50)] | None = Field(
         default=None, description="Stop after this many epochs without a lower validation loss."
     )

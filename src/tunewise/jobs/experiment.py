@@ -15,12 +15,12 @@ from tunewise.contracts.evaluation import Report
 from tunewise.contracts.run import TrainSpec
 from tunewise.errors import ConfigError
 from tunewise.jobs.conclude import Trained, conclude
+from tunewise.jobs.explanation import Reason, explain
 from tunewise.jobs.lab import Lab, set_up
 from tunewise.jobs.plan import fitted_rows, with_plan
 from tunewise.jobs.prepare import Prepared, baselines, prepare
 from tunewise.jobs.progress import Watcher
 from tunewise.jobs.training import resolved_spec, run_directory, train
-from tunewise.planning import Reason, explain
 from tunewise.settings import Settings
 
 
