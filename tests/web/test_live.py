@@ -8,7 +8,7 @@ from tunewise.contracts.jobs import Job, JobRequest
 from tunewise.jobs.platform import Platform
 from tunewise.store import events, jobs
 from tunewise.store.rows import new_id, now
-from web.browsing import Site, free_port, look, studio
+from web.browsing import Site, free_port, is_cut, look, serious_issues, studio
 
 WAIT_MS = 60_000
 
@@ -63,3 +63,36 @@ def test_a_long_list_comes_in_pages(browser: Browser, tmp_path: Path) -> None:
             page.get_by_role("link", name="Older runs").click()
             expect(page.get_by_role("link", name="run-0", exact=True)).to_be_visible()
             assert page.get_by_role("row").count() == 11
+            page.get_by_role("link", name="Newest runs").click()
+            expect(page.get_by_role("link", name="run-59")).to_be_visible()
+
+
+def test_runs_are_found_by_words_and_by_status_and_the_list_goes_on_being_followed(
+    browser: Browser, tmp_path: Path
+) -> None:
+    with studio(tmp_path, "--no-worker") as site:
+        with look(browser, f"{site.url}/runs") as page:
+            expect(page.get_by_text("Nothing has run yet")).to_be_visible()
+            add_run(site.platform, "owls")
+            expect(page.get_by_role("searchbox")).to_be_visible(timeout=WAIT_MS)
+            expect(page.get_by_text("Nothing has run yet")).to_be_hidden()
+        for number in range(55):
+            add_run(site.platform, f"cats-{number}")
+        with look(browser, f"{site.url}/runs", phone=True) as page:
+            page.get_by_label("Find runs").fill("CATS")
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("link", name="cats-54")).to_be_visible()
+            page.get_by_role("link", name="Older runs").click()
+            expect(page.get_by_role("row")).to_have_count(6)
+            expect(page.get_by_label("Find runs")).to_have_value("CATS")
+            page.get_by_label("Status").last.select_option("failed")
+            expect(page.get_by_text("No run is like that")).to_be_visible()
+            assert serious_issues(page) == []
+            assert not is_cut(page)
+            page.get_by_label("Status").last.select_option("unfinished")
+            expect(page.get_by_role("row")).to_have_count(51)
+            add_run(site.platform, "cats-new")
+            expect(page.get_by_role("link", name="cats-new")).to_be_visible(timeout=WAIT_MS)
+            add_run(site.platform, "dogs")
+            page.get_by_role("link", name="All runs").click()
+            expect(page.get_by_role("link", name="dogs")).to_be_visible()

@@ -4,6 +4,7 @@ Both dialects and the command line call these; nothing here knows a wire.
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from tunewise.store import events, files, jobs, models
 from tunewise.store.rows import Page, Value, new_id, now
 
 JOB_PREFIX = "ftjob-"
+SEARCHED_WORDS = 8
 
 
 class Submission(NamedTuple):
@@ -117,6 +119,21 @@ def list_jobs(
             found = jobs.without_metadata(session, caller.project, after=after, limit=limit)
         else:
             found = jobs.listed(session, caller.project, after=after, limit=limit, metadata=metadata)
+    return _page(found, after)
+
+
+def search_jobs(
+    platform: Platform, caller: Caller, text: str, *, statuses: Sequence[JobStatus], after: str | None, limit: int
+) -> Page[Job]:
+    """A page of the caller's jobs, newest first, that are in one of `statuses` (none given: in any) and whose suffix,
+    model, tuned model or id has every word of `text`, in any order and case.
+
+    Raises:
+        RequestError: invalid_cursor, when `after` is none of the caller's jobs.
+    """
+    words = text.replace("\0", " ").split()[:SEARCHED_WORDS]
+    with platform.database.read() as session:
+        found = jobs.searched(session, caller.project, words=words, statuses=statuses, after=after, limit=limit)
     return _page(found, after)
 
 

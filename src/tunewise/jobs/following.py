@@ -6,22 +6,29 @@ from typing import NamedTuple
 import psutil
 
 from tunewise.contracts.evaluation import DECISION_FILE, HTML_FILE, JSON_FILE
-from tunewise.contracts.jobs import Caller, Job
+from tunewise.contracts.evaluations import Evaluation, StudyProgress
+from tunewise.contracts.jobs import Caller, Job, JobEvent
 from tunewise.contracts.run import SPEC_FILE, StepMetrics, TrainSpec
 from tunewise.contracts.study import STUDY_DIR
 from tunewise.jobs import fine_tuning, trainer
 from tunewise.jobs.plan import CHECK_FILE
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.study_files import progress_of, read_journal
 from tunewise.jobs.trainer import LOG_FILE, EventTail
+from tunewise.store import evaluations, events
 
 LOG_BYTES = 64 * 1024
 STEPS_FILE = "step_metrics.csv"
 
 
 class RunState(NamedTuple):
-    """A job and what its trainer has told so far. `memory_bytes`: of the trainer; None where none is at work."""
+    """A job, its evaluation, and what its trainer has told so far.
+
+    `memory_bytes`: of the trainer; None where none is at work.
+    """
 
     job: Job
+    evaluation: Evaluation | None
     curve: tuple[StepMetrics, ...]
     memory_bytes: int | None
 
@@ -37,8 +44,17 @@ class RunState(NamedTuple):
         return None if last is None else last.seconds / last.step * (last.total_steps - last.step)
 
 
+class Story(NamedTuple):
+    """All that a page of the run shows: how it stands, how far its evaluation is, its newest events, its files."""
+
+    state: RunState
+    progress: StudyProgress | None
+    events: list[JobEvent]
+    files: tuple[str, ...]
+
+
 class Follower:
-    """Follows one job: each look reads only what is new, however long the run."""
+    """Follows one job: each look reads only what is new of its steps, however long the run."""
 
     def __init__(self, platform: Platform, job_id: str) -> None:
         self.job_id = job_id
@@ -52,11 +68,36 @@ class Follower:
         Raises:
             RequestError: fine_tune_not_found.
         """
-        job = fine_tuning.retrieve(platform, caller, self.job_id)
+        with platform.database.read() as session:
+            job = fine_tuning.job_of(session, caller, self.job_id)
+            evaluation = evaluations.get(session, caller.project, job.id)
+        return self._state(job, evaluation)
+
+    def read_story(self, platform: Platform, caller: Caller, newest: int) -> Story:
+        """The job as it stands, and what has happened, down to its `newest` last events; in one transaction.
+
+        Raises:
+            RequestError: fine_tune_not_found.
+        """
+        with platform.database.read() as session:
+            job = fine_tuning.job_of(session, caller, self.job_id)
+            evaluation = evaluations.get(session, caller.project, job.id)
+            page = events.listed(session, job.id, after=None, limit=newest)
+        progress = None
+        if evaluation is not None:
+            progress = progress_of(job, evaluation, read_journal(self._run_dir / STUDY_DIR))
+        return Story(
+            state=self._state(job, evaluation),
+            progress=progress,
+            events=[] if page is None else page.items,
+            files=tuple(_files(platform, job)),
+        )
+
+    def _state(self, job: Job, evaluation: Evaluation | None) -> RunState:
         for event in self._tail.read():
             if event.data is not None:
                 self._add(event.data)
-        return RunState(job, tuple(self._steps.values()), _memory(self._run_dir))
+        return RunState(job, evaluation, tuple(self._steps.values()), _memory(self._run_dir))
 
     def _add(self, metrics: StepMetrics) -> None:
         """A trainer that was killed goes on from a checkpoint, and tells the steps after it again."""
@@ -97,7 +138,10 @@ def files_of(platform: Platform, caller: Caller, job_id: str) -> dict[str, Path]
     Raises:
         RequestError: fine_tune_not_found.
     """
-    job = fine_tuning.retrieve(platform, caller, job_id)
+    return _files(platform, fine_tuning.retrieve(platform, caller, job_id))
+
+
+def _files(platform: Platform, job: Job) -> dict[str, Path]:
     places = {name: platform.runs_dir / job.id / name for name in (SPEC_FILE, CHECK_FILE, LOG_FILE)}
     if job.result_file is not None:
         places[STEPS_FILE] = platform.files_dir / job.result_file

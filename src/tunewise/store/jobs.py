@@ -22,6 +22,12 @@ _LISTED = paged(JobRow, "project")
 # As an expression, so that the few jobs in a status are looked through, and not all that were ever finished.
 _IS_UNOWNED = func.coalesce(JobRow.owner, "") == ""
 _METADATA = JobRow.__table__.c.request["metadata"]
+_SEARCHED: tuple[ColumnElement[str | None], ...] = (
+    JobRow.__table__.c.request["suffix"].as_string(),
+    JobRow.__table__.c.request["model"].as_string(),
+    JobRow.__table__.c.fine_tuned_model,
+    JobRow.__table__.c.id,
+)
 
 
 def add(session: Session, job: Job) -> None:
@@ -48,6 +54,26 @@ def listed(
     for key, wanted in (metadata or {}).items():
         query = query.where(_has(session, key, wanted))
     return page(session, Job, query, after=after, limit=limit, project=project)
+
+
+def searched(
+    session: Session,
+    project: str,
+    *,
+    words: Sequence[str],
+    statuses: Sequence[JobStatus],
+    after: str | None,
+    limit: int,
+) -> Page[Job] | None:
+    """A page of the project's jobs, newest first, that are in one of the statuses (none given: in any) and have every
+    word in their suffix, model, tuned model or id, whatever its case. None where `after` is none of the project's jobs.
+    """
+    query = _LISTED
+    if statuses:
+        query = query.where(JobRow.status.in_(statuses))
+    for word in words:
+        query = query.where(or_(*(text.icontains(word, autoescape=True) for text in _SEARCHED)))
+    return page(session, Job, query, after=after, limit=limit, within=_LISTED, project=project)
 
 
 def without_metadata(session: Session, project: str, *, after: str | None, limit: int) -> Page[Job] | None:

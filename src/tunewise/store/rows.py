@@ -94,12 +94,23 @@ def paged(table: type[Listed], *names: str, by: str = "n", order: Order = "desc"
 
 
 def page(
-    session: Session, kind: type[Value], paged: Paged, *, after: str | None, limit: int, **parameters: object
+    session: Session,
+    kind: type[Value],
+    paged: Paged,
+    *,
+    after: str | None,
+    limit: int,
+    within: Paged | None = None,
+    **parameters: object,
 ) -> Page[Value] | None:
-    """At most `limit` rows after the one with the id `after`; None where that is not among them."""
+    """At most `limit` rows after the one with the id `after`; None where that is not among them.
+
+    `within`: the list that `after` has to be in, where rows may leave the one that is read.
+    """
     parameters |= {"edge": BEFORE_ALL[paged.order], "rows": limit + 1}
     if after is not None:
-        cursor = session.scalar(paged.query.where(paged.id == after).with_only_columns(paged.number), parameters)
+        edge = (within or paged).query.where(paged.id == after).with_only_columns(paged.number)
+        cursor = session.scalar(edge, parameters)
         if cursor is None:
             return None
         parameters["edge"] = cursor

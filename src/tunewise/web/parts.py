@@ -95,7 +95,12 @@ def card(title: str, *, classes: str = "") -> Iterator[ui.element]:
 
 def empty(title: str, text: str) -> None:
     """What stands where there is nothing yet, and what to do about it."""
-    markup('<div class="tw-empty"><h2>{}</h2><p>{}</p></div>', title, text)
+    markup("{}", emptiness(title, text))
+
+
+def emptiness(title: str, text: str) -> Markup:
+    """The same as a piece of a page that is drawn anew."""
+    return Markup('<div class="tw-empty"><h2>{}</h2><p>{}</p></div>').format(title, text)
 
 
 def button(

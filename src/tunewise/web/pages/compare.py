@@ -11,7 +11,7 @@ from tunewise.contracts.jobs import Job
 from tunewise.contracts.run import StepMetrics, TrainSpec
 from tunewise.evaluate import wording
 from tunewise.evaluate.charts import Chart, Line, line_chart, thinned
-from tunewise.jobs import evaluations, files, following
+from tunewise.jobs import files, following
 from tunewise.jobs.following import Follower
 from tunewise.web.parts import card, empty, link, markup, table
 from tunewise.web.states import name_of, outcome_badge, status_badge
@@ -66,9 +66,8 @@ async def _compared(visit: Visit, job_id: str) -> Compared:
     follower = Follower(visit.platform, job_id)
     state = await visit.ask(follower.look)
     spec = await visit.ask(following.spec_of, job_id)
-    found = await visit.ask(evaluations.of_jobs, [job_id])
     names = await visit.ask(files.names_of, state.job.request.files)
-    return Compared(state.job, spec, state.curve, found.get(job_id), names)
+    return Compared(state.job, spec, state.curve, state.evaluation, names)
 
 
 def _results(runs: Sequence[Compared]) -> Markup:

@@ -66,17 +66,16 @@ class _Live:
 
     async def look(self) -> None:
         """Ask how the run stands, and draw what is new."""
-        state = await self._visit.ask(self._follower.look)
+        story = await self._visit.ask(self._follower.read_story, EVENTS)
+        state, evaluation = story.state, story.state.evaluation
         if not self._files_of_job:
             self._files_of_job = await self._visit.ask(files.names_of, state.job.request.files)
-        evaluation, progress = await self._evaluation(state.job)
-        events = await self._visit.ask(fine_tuning.list_events, state.job.id, after=None, limit=EVENTS)
         self._show(self._head, _head(state.job, self._files_of_job))
-        self._show(self._stages, _stages(progress) if progress else Markup())
+        self._show(self._stages, _stages(story.progress) if story.progress else Markup())
         self._show(self._numbers, _numbers(state))
         self._show(self._curves, _curves(state))
-        self._show(self._events, _events(events.items))
-        self._show(self._files, _files(state.job.id, await self._visit.ask(following.files_of, state.job.id)))
+        self._show(self._events, _events(story.events))
+        self._show(self._files, _files(state.job.id, story.files))
         is_new = self._stands is None or self._stands.status != state.job.status
         self._stands = state.job
         self._is_over = state.job.status not in (*ACTIVE, "paused") and not _is_open(evaluation)
@@ -84,10 +83,6 @@ class _Live:
             self._draw_actions(state.job, evaluation)
         if self._is_over and evaluation is not None and evaluation.status == "succeeded":
             await self._draw_verdict()
-
-    async def _evaluation(self, job: Job) -> tuple[Evaluation | None, StudyProgress | None]:
-        found = (await self._visit.ask(evaluations.of_jobs, [job.id])).get(job.id)
-        return found, None if found is None else await self._visit.ask(evaluations.progress, job.id)
 
     def _show(self, part: ui.html, content: Markup) -> None:
         if part.content != content:
