@@ -1,12 +1,16 @@
 """Mended copies: nothing but what was asked for changes, and parts never share a row."""
 
 import json
+import random
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tunewise.contracts.check import Split
+from tunewise.data.check import check
 from tunewise.data.privacy import redact
 from tunewise.data.remedies import dealt, masked, without_lines
 
@@ -93,3 +97,71 @@ def test_the_shares_of_distinct_rows_are_met_and_the_draw_is_the_same_each_time(
     assert again == parts
     in_a_row = b"".join(row(f"question {n}", "yes") + b"\n" for n in range(700, 800))
     assert bytes(parts[1]) != in_a_row
+
+
+DRAW = random.Random(11)
+WORDS = ["".join(DRAW.choices("abcdefghijklmnop", k=DRAW.randint(3, 9))) for _ in range(3000)]
+
+
+def told(seed: int, changes: int = 0) -> str:
+    """A sentence of its own for each seed, with so many of its words changed."""
+    draw = random.Random(seed)
+    words = draw.choices(WORDS, k=50)
+    for place in range(changes):
+        words[7 * place] = "changed"
+    return " ".join(words)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kinds=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 2), st.booleans()), min_size=20, max_size=80),
+    fixed=st.booleans(),
+)
+def test_no_part_leaks_into_another(tmp_path: Path, kinds: list[tuple[int, int, bool]], fixed: bool) -> None:
+    """Rows of few kinds: near copies, the same question with another answer, and perhaps one question asked of all."""
+    path = tmp_path / "rows.jsonl"
+    question = "Go on." if fixed else "{}"
+    rows = [
+        row(question.format(told(kind, changes)) + (told(kind, changes) if fixed else ""), "no" if other else "yes")
+        for kind, changes, other in kinds
+    ]
+    path.write_bytes(b"\n".join(rows))
+    parts = [tmp_path / f"{name}.jsonl" for name in ("train", "valid", "test")]
+    with ExitStack() as stack:
+        counts = dealt(path, (0.6, 0.2, 0.2), [stack.enter_context(part.open("wb")).write for part in parts])
+    assert sum(counts) == len(rows)
+    splits: list[Split] = ["train", "valid", "test"]
+    held = [(split, part) for split, part, count in zip(splits, parts, counts, strict=True) if count]
+    assert check(held).leakage == ()
+    if len({kind for kind, _, _ in kinds}) > 10:
+        assert len(held) == 3
+
+
+def test_near_copies_are_kept_together_and_the_shares_are_met_about(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join(row(told(kind, copy), "yes") for kind in range(100) for copy in range(3)))
+    parts = [bytearray() for _ in range(3)]
+    counts = dealt(path, (0.7, 0.1, 0.2), [part.extend for part in parts])
+    assert counts == [210, 30, 60]
+
+
+def test_a_group_larger_than_the_parts_leaves_none_of_them_empty(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(
+        b"\n".join(row("the same", f"answer {n}") for n in range(80))
+        + b"\n"
+        + b"\n".join(row(told(n), "yes") for n in range(20))
+    )
+    parts = [bytearray() for _ in range(3)]
+    counts = dealt(path, (0.7, 0.1, 0.2), [part.extend for part in parts])
+    assert sum(counts) == 100
+    assert counts[0] >= 80
+    assert min(counts) >= 5
+
+
+def test_lines_that_are_no_rows_are_dealt_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\n".join([*(row(told(n), "yes") for n in range(10)), *[b"{broken"] * 10]))
+    parts = [bytearray() for _ in range(2)]
+    assert sum(dealt(path, (0.5, 0.5), [part.extend for part in parts])) == 20
+    assert [part.count(b"{broken") for part in parts] in ([0, 10], [10, 0])

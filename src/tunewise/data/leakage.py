@@ -24,6 +24,7 @@ from tunewise.data.survey import Survey
 CANDIDATE = 0.7
 FIXED_QUESTION_ROWS = 3
 FIXED_QUESTION_SHARE = 0.01
+PARTS_SLACK = 4
 
 
 def first_equal(keys: similarity.Keys, pool: similarity.Keys) -> npt.NDArray[np.int64]:
@@ -96,9 +97,41 @@ def leaks(split: Split, held_out: Survey, source: Split, other: Survey, frame: F
     return found
 
 
-def _identifying(questions: similarity.Keys) -> similarity.Keys:
-    """The questions, those that are asked again and again replaced by 0."""
-    limit = max(FIXED_QUESTION_ROWS, FIXED_QUESTION_SHARE * len(questions))
+def kindred(prints: Fingerprints) -> npt.NDArray[np.int64]:
+    """For each row the number of its group: rows of two groups do not leak into one another; (rows,) numbers.
+
+    Together are rows with the same prompt, with the same question unless it is asked again and again, and near copies.
+    """
+    rows = np.arange(len(prints.rows))
+    # A part of the rows has a lower limit, and a question that is below it there must not stand in another part.
+    questions = _identifying(prints.questions, slack=PARTS_SLACK)
+    pairs = [
+        np.stack([rows, first_equal(prints.prompts, prints.prompts)], axis=1),
+        np.stack([rows, first_equal(questions, questions)], axis=1)[questions != 0],
+        similarity.alike(prints.question_signatures, prints.answer_signatures, CANDIDATE),
+    ]
+    return _joined(len(rows), np.concatenate(pairs))
+
+
+def _joined(count: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The first row of each row's group, when the rows of every pair are in one group: (count,)."""
+    leads = list(range(count))
+
+    def lead(row: int) -> int:
+        while leads[row] != row:
+            leads[row] = leads[leads[row]]
+            row = leads[row]
+        return row
+
+    for left, right in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
+        first, second = sorted((lead(left), lead(right)))
+        leads[second] = first
+    return np.array([lead(row) for row in range(count)], dtype=np.int64)
+
+
+def _identifying(questions: similarity.Keys, slack: int = 1) -> similarity.Keys:
+    """The questions, those that are asked again and again replaced by 0. `slack`: so many times as often."""
+    limit = slack * max(FIXED_QUESTION_ROWS, FIXED_QUESTION_SHARE * len(questions))
     fixed = [key for key, count in Counter(questions.tolist()).items() if count > limit]
     return np.where(np.isin(questions, np.array(fixed, dtype=np.uint64)), np.uint64(0), questions)
 

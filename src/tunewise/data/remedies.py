@@ -6,13 +6,19 @@ is `check`'s to say.
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+from tunewise.data.formats import detect_format
+from tunewise.data.leakage import kindred
 from tunewise.data.privacy import redact
 from tunewise.data.reader import is_blank, lines_of, open_checked, read_span, spans
+from tunewise.data.survey import first_frame, survey
 
 SPLIT_SEED = 42
+Group: TypeAlias = int | bytes
 
 
 def without_lines(path: Path, dropped: Collection[int], out: Callable[[bytes], None]) -> int:
@@ -47,37 +53,49 @@ def masked(path: Path, out: Callable[[bytes], None]) -> int:
 def dealt(path: Path, shares: Sequence[float], outs: Sequence[Callable[[bytes], None]]) -> list[int]:
     """Deal the rows into parts by their shares, which sum to 1; how many rows each part got.
 
-    Equal rows go to the same part, so that none stands in two. Which part is drawn with a fixed seed; the rows keep
-    their order.
+    Rows that would leak into one another (`leakage.kindred`) go to the same part, and so do lines that are no rows and
+    equal. Which part is drawn with a fixed seed; the rows keep their order.
 
     Raises:
         DataError: the file cannot be read.
     """
-    groups: dict[bytes, int] = {}
-    for _, line in _rows(path):
-        groups.setdefault(_print(line), 0)
-        groups[_print(line)] += 1
+    group_of: dict[int, Group] = _kindred_lines(path)
+    groups = Counter(group_of.get(number, _print(line)) for number, line in _rows(path))
     part_of = _drawn(groups, shares)
     counts = [0] * len(shares)
-    for _, line in _rows(path):
-        part = part_of[_print(line)]
+    for number, line in _rows(path):
+        part = part_of[group_of.get(number, _print(line))]
         counts[part] += 1
         outs[part](line + b"\n")
     return counts
 
 
-def _drawn(groups: dict[bytes, int], shares: Sequence[float]) -> dict[bytes, int]:
+def _kindred_lines(path: Path) -> dict[int, Group]:
+    """The group of each line that is a row."""
+    row_format = detect_format(path)
+    prints = survey(path, row_format, first_frame(path, row_format)).fingerprints
+    return dict(zip(prints.lines.tolist(), kindred(prints).tolist(), strict=True))
+
+
+def _drawn(groups: Counter[Group], shares: Sequence[float]) -> dict[Group, int]:
     """A part for each group, so that the parts come as near to their shares as whole groups allow."""
     order = list(groups)
     random.Random(SPLIT_SEED).shuffle(order)  # no secret
     total = sum(groups.values())
-    bounds = [total * sum(shares[: index + 1]) for index in range(len(shares))]
-    part_of, dealt_rows, part = {}, 0, 0
+    # A group that would fill the smallest part has its place in the largest.
+    largest, least = max(range(len(shares)), key=lambda part: shares[part]), min(shares) * total / 2
+    part_of = {group: largest for group in order if groups[group] > max(1, least)}
+    placed = sum(groups[group] for group in part_of)
+    left = [max(0, total * share - placed * (part == largest)) for part, share in enumerate(shares)]
+    left = [rows * (total - placed) / sum(left) for rows in left]
+    part = 0
     for group in order:
-        while part < len(shares) - 1 and dealt_rows + groups[group] / 2 > bounds[part]:
+        if group in part_of:
+            continue
+        while part < len(shares) - 1 and left[part] < groups[group] / 2:
             part += 1
         part_of[group] = part
-        dealt_rows += groups[group]
+        left[part] -= groups[group]
     return part_of
 
 

@@ -142,6 +142,26 @@ def earliest_like(
     return best, score
 
 
+def alike(questions: Signatures, answers: Signatures, threshold: float) -> Rows:
+    """Pairs of rows whose question and answer are both estimated to be that similar: (pairs, 2).
+
+    Not all pairs: as many as chain such rows together. In each band a row is compared as in `earliest_like`, and with
+    the one beside it when the bucket is sorted by the answers' band: a question that has many answers parts no copies.
+    """
+    own, said = band_keys(questions), band_keys(answers)
+    both = ((questions, questions), (answers, answers))
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for band in range(BANDS):
+        order = np.lexsort((said[:, band], own[:, band]))
+        beside = np.full(len(own), -1, dtype=np.int64)
+        beside[order[1:]] = np.where(own[order[1:], band] == own[order[:-1], band], order[:-1], -1)
+        for candidate in (beside, *_candidates(own[:, band], own[:, band], within=True)):
+            rows = np.flatnonzero(candidate >= 0)
+            near = _least_similar(both, rows, candidate[rows]) >= threshold
+            found.append(np.stack([rows[near], candidate[rows[near]]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
 def _candidates(own: Keys, pool: Keys, *, within: bool) -> list[npt.NDArray[np.int64]]:
     """Rows of the pool with the same key: the first of them, and the last (before the row itself, when `within`)."""
     order = np.argsort(pool, kind="stable")

@@ -132,7 +132,7 @@ class _Rows:
 
     def _draw_split(self) -> None:
         with card(t("Split off rows to validate and to test with")):
-            markup("<p>{}</p>", t("Equal rows stay together, so that no test row is also trained on."))
+            markup("<p>{}</p>", t("Equal and nearly equal rows stay together, so that no test row is also trained on."))
             with ui.element("div").classes("tw-line"):
                 valid = ui.number(t("Validation, in percent"), value=10, min=0, max=50, format="%.0f")
                 test = ui.number(t("Test, in percent"), value=20, min=0, max=50, format="%.0f")
