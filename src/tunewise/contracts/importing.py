@@ -14,7 +14,7 @@ from tunewise.contracts.check import Finding
 from tunewise.contracts.frozen import Frozen
 
 Target: TypeAlias = Literal["chat", "preference"]
-TableFormat: TypeAlias = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+TableFormat: TypeAlias = Literal["jsonl", "json", "csv", "spreadsheet", "parquet", "arrow"]
 Reasoning: TypeAlias = Literal["drop", "think"]
 Role: TypeAlias = Literal["messages", "prompt", "input", "completion", "system", "tools", "chosen", "rejected", "keep"]
 
@@ -37,7 +37,9 @@ class ColumnMapping(Frozen):
         default=None, description="Reasoning parts of an answer: left out, or kept between <think> tags."
     )
     strip: bool = Field(default=False, description="Take white space from both ends of every prompt and answer.")
-    split: str | None = Field(default=None, description="Of a directory or hub data set that has several.")
+    split: str | None = Field(
+        default=None, description="Of a directory or hub data set that has several; of a workbook: its sheet."
+    )
     encoding: str | None = Field(default=None, description="Of a text file, where the detected one is wrong.")
     delimiter: str | None = Field(default=None, description="Of a table of text, where the detected one is wrong.")
 
@@ -72,6 +74,8 @@ class Detected(Frozen):
     format: TableFormat
     encoding: str | None = Field(description="None: not a text file.")
     delimiter: str | None = None
+    sheets: tuple[str, ...] = Field(default=(), description="Of a workbook: those that hold anything.")
+    sheet: str | None = Field(default=None, description="Of a workbook: the one that is read.")
     columns: tuple[Column, ...]
     rows: int
     rows_are_estimated: bool
@@ -85,7 +89,7 @@ class Detected(Frozen):
 class Converted(Frozen):
     """One row of a preview: the example that it becomes, or why it becomes none."""
 
-    line: int = Field(description="Counts from 1; in Parquet and Arrow files the row's number.")
+    line: int = Field(description="Counts from 1; in Parquet and Arrow files and in sheets the row's number.")
     example: dict[str, Any] | None
     problems: tuple[Finding, ...] = ()
 

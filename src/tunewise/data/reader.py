@@ -45,7 +45,11 @@ def open_checked(path: Path) -> int:
 
 CONTAINERS = (
     (b"\x1f\x8b", "a gzip file", "unpack it with `gunzip`"),
-    (b"PK\x03\x04", "a zip file or an Office document", "unpack it, or export the sheet and convert it to JSONL"),
+    (
+        b"PK\x03\x04",
+        "a zip file or an Office document",
+        "unpack it, or convert the sheet: `tunewise data convert FILE`",
+    ),
     (b"PAR1", "a Parquet file", "convert it: `pandas.read_parquet(f).to_json(out, orient='records', lines=True)`"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unpack it with `unzstd`"),
 )

@@ -11,6 +11,7 @@ from tunewise.errors import DataError, RequestError
 from tunewise.jobs.incoming import Incoming, disk_errors
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".json")
+SHEET_SUFFIXES = (".xlsx", ".xlsm", ".ods")
 SHOWN = 5
 
 
@@ -18,7 +19,7 @@ def is_table(incoming: Incoming) -> bool:
     """Whether an upload is a table by its bytes, or by its name where it does not begin as JSON lines do."""
     with incoming.path.open("rb") as file:
         head = file.read(4096)
-    if is_columnar(head):
+    if is_columnar(head) or incoming.filename.lower().endswith(SHEET_SUFFIXES):
         return True
     return incoming.filename.lower().endswith(TABLE_SUFFIXES) and not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(
         b"{"

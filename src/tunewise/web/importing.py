@@ -11,7 +11,7 @@ from tunewise.contracts.importing import ColumnMapping, Conversion, Converted, D
 from tunewise.contracts.jobs import StoredFile
 from tunewise.errors import TunewiseError
 from tunewise.jobs import datasets
-from tunewise.web.parts import button, card, facts, markup, table
+from tunewise.web.parts import button, card, facts, markup, select_field, table
 from tunewise.web.visit import Visit
 from tunewise.web.words import number, t
 
@@ -30,6 +30,11 @@ class Importing:
 
     async def draw(self) -> None:
         """What was detected, the columns, the preview, the button."""
+        self._all = ui.element("div").classes("tw-fields")
+        with self._all:
+            await self._draw_all()
+
+    async def _draw_all(self) -> None:
         found = await self._visit.ask(datasets.look, self._file.id, self._said)
         self._draw_detected(found)
         self._draw_mapping(found)
@@ -44,10 +49,20 @@ class Importing:
             about = t("about {count}", count=number(found.rows)) if found.rows_are_estimated else number(found.rows)
             pairs = [(t("Form"), found.format), (t("Rows"), about), (t("Encoding"), found.encoding or "–")]
             markup("{}", facts(pairs))
+            if found.sheet is not None and len(found.sheets) > 1:
+                choices = {name: name for name in found.sheets}
+                self._sheet = select_field(t("Sheet"), choices, found.sheet, self._turn_to_sheet)
             for note in found.notes:
                 markup("<p>{}</p>", note)
             rows = [[column.name, column.kind, _samples(column.samples)] for column in found.columns]
             markup("{}", table([t("Column"), t("Kind"), t("First values")], rows, caption=t("Columns")))
+
+    async def _turn_to_sheet(self) -> None:
+        """Another sheet is another table: its columns are found anew."""
+        self._said = ColumnMapping(split=self._sheet.value)
+        self._all.clear()
+        with self._all:
+            await self._draw_all()
 
     def _draw_mapping(self, found: Detected) -> None:
         titles = _titles()
@@ -67,7 +82,8 @@ class Importing:
         """What the person says goes before every guess."""
         target: Target = get_args(Target)[list(get_args(Target)).index(self._to.value)]
         chosen = {role: field.value or "" for role, field in self._columns.items()}
-        said = ColumnMapping(to=target, system_text=self._system.value.strip() or None).model_copy(update=chosen)
+        said = ColumnMapping(to=target, system_text=self._system.value.strip() or None, split=self._said.split)
+        said = said.model_copy(update=chosen)
         if said == self._said:  # the form was filled in from here
             return
         self._said = said
@@ -105,7 +121,8 @@ class Importing:
 
     def _fill(self, mapping: ColumnMapping) -> None:
         named = {role: getattr(mapping, role) or "" for role in self._columns}
-        self._said = ColumnMapping(to=mapping.to, system_text=mapping.system_text).model_copy(update=named)
+        said = ColumnMapping(to=mapping.to, system_text=mapping.system_text, split=mapping.split)
+        self._said = said.model_copy(update=named)
         self._to.set_value(mapping.to or "chat")
         for role, field in self._columns.items():
             field.set_value(named[role])

@@ -14,6 +14,7 @@ from tunewise.data.tables.delimited import Dialect, find_dialect, read_delimited
 from tunewise.data.tables.encodings import find_encoding
 from tunewise.data.tables.json_rows import read_json_array, read_json_lines
 from tunewise.data.tables.row import TableRow
+from tunewise.data.tables.sheets import find_sheets, is_workbook, read_sheet
 from tunewise.data.tables.source import PARQUET, find_files, is_columnar
 from tunewise.errors import DataError
 
@@ -31,6 +32,8 @@ class Table(NamedTuple):
     encoding: str | None
     dialect: Dialect | None
     notes: tuple[str, ...]
+    sheets: tuple[str, ...] = ()
+    sheet: str | None = None
 
 
 class PlacedRow(NamedTuple):
@@ -54,6 +57,8 @@ def look(path: Path, way: Way) -> Table:
     Raises:
         DataError: it is missing, empty, of no kind that can be read, or its split, encoding or delimiter is open.
     """
+    if path.is_file() and is_workbook(path):
+        return _look_at_workbook(path, way.split)
     files = find_files(path, way.split)
     with files[0].open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -70,6 +75,15 @@ def look(path: Path, way: Way) -> Table:
         return Table(path, files, "jsonl", encoding.name, None, notes)
     dialect = find_dialect(files[0], encoding.name, way.delimiter)
     return Table(path, files, "csv", encoding.name, dialect, notes)
+
+
+def _look_at_workbook(path: Path, sheet: str | None) -> Table:
+    found = find_sheets(path, sheet)
+    others = [repr(name) for name in found.sheets if name != found.chosen]
+    notes = ()
+    if others and sheet is None:
+        notes = (f"sheet {found.chosen!r} is read; the others are {', '.join(others)}",)
+    return Table(path, (path,), "spreadsheet", None, None, notes, found.sheets, found.chosen)
 
 
 def read_rows(table: Table) -> Iterator[PlacedRow]:
@@ -100,7 +114,7 @@ def count_rows(table: Table) -> tuple[int, bool]:
     if table.format in {"parquet", "arrow"}:
         return sum(map(count_columnar, table.files)), False
     size = sum(file.stat().st_size for file in table.files)
-    if size <= COUNTED_BYTES:
+    if size <= COUNTED_BYTES or table.format == "spreadsheet":
         return sum(1 for _ in read_rows(table)), False
     sizes = [_text_bytes(table, placed.row) for placed in islice(read_rows(table), 10 * HEAD_ROWS)]
     return size * len(sizes) // max(1, sum(sizes)), True
@@ -121,6 +135,8 @@ def _rows_of(table: Table, file: Path) -> Iterator[TableRow]:
             return read_json_array(file, table.encoding or "utf_8")
         case "csv":
             return read_delimited(file, table.encoding or "utf_8", table.dialect or Dialect(",", 0))
+        case "spreadsheet":
+            return read_sheet(file, table.sheet)
         case "parquet" | "arrow":
             return read_columnar(file)
         case _:
@@ -136,7 +152,7 @@ def _refuse_packed(path: Path, head: bytes) -> None:
     if b"\0" in head and wide_encoding(head) is None:
         raise DataError(
             "unknown_format",
-            f"{path}: is no text, and neither Parquet nor Arrow; write it as one of them, as CSV or as JSON",
+            f"{path}: is no text, no spreadsheet, no Parquet and no Arrow; write it as one of them, as CSV or as JSON",
             param=str(path),
         )
 

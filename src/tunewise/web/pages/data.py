@@ -25,8 +25,8 @@ async def draw(visit: Visit) -> None:
         markup(
             "<p>{}</p>",
             t(
-                "Conversations, questions with answers, or a table: JSONL, JSON, CSV, TSV or Parquet. The file is kept "
-                "as it is; what is made of it is a file of its own."
+                "Conversations, questions with answers, or a table: a spreadsheet (.xlsx, .ods), CSV, TSV, JSON, JSONL "
+                "or Parquet. The file is kept as it is; what is made of it is a file of its own."
             ),
         )
         _upload(visit)
