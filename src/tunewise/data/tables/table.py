@@ -80,9 +80,8 @@ def look(path: Path, way: Way) -> Table:
 def _look_at_workbook(path: Path, sheet: str | None) -> Table:
     found = find_sheets(path, sheet)
     others = [repr(name) for name in found.sheets if name != found.chosen]
-    notes = ()
-    if others and sheet is None:
-        notes = (f"sheet {found.chosen!r} is read; the others are {', '.join(others)}",)
+    told = bool(others) and sheet is None
+    notes = (f"sheet {found.chosen!r} is read; the others are {', '.join(others)}",) if told else ()
     return Table(path, (path,), "spreadsheet", None, None, notes, found.sheets, found.chosen)
 
 
