@@ -83,7 +83,9 @@ def prepare(directory: Path, rows: Path, limit: int) -> TrainSpec:
     train_file.write_bytes(b"".join(lines))
     model = find(DEFAULT_MODEL, get_settings())
     spec = make_spec(model, train_file, len(lines), in_bfloat16=probe().bfloat16)
-    rendered = load_rows(spec.train_file, Template.load(model.path), max_tokens=spec.max_tokens, overlong="error").units
+    rendered = load_rows(
+        spec.train_file, Template.load(model.path), spec.objective, max_tokens=spec.max_tokens, overlong="error"
+    ).units
     order = epoch_order(len(rendered), seed=SEED, epoch=0)
     data = [{"input_ids": row.ids, "assistant_masks": row.mask} for unit in order for row in rendered[unit].rows]
     (directory / "rendered.json").write_text(json.dumps({"model": str(model.path), "rows": data}))

@@ -6,7 +6,15 @@ import pytest
 
 from tunewise import planning
 from tunewise.contracts.check import FittedRows
-from tunewise.contracts.fine_tuning import Dtype, Hyperparameters, LoraRequest, Method, Supervised, TrainingRequest
+from tunewise.contracts.fine_tuning import (
+    Dtype,
+    Hyperparameters,
+    LoraRequest,
+    Method,
+    Pretraining,
+    Supervised,
+    TrainingRequest,
+)
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
 from tunewise.machine import Machine
 
@@ -98,3 +106,17 @@ def test_planning_counts_with_the_parts_that_training_computes() -> None:
     from tunewise.train.plan import PART_TOKENS
 
     assert planning.PART_TOKENS == PART_TOKENS
+
+
+def test_plain_text_is_read_once_in_blocks_that_batches_count() -> None:
+    asked = TrainingRequest(method=Method(type="pretraining"))
+    numbers = planning.for_text(asked, blocks=189).method.hyperparameters
+    assert (numbers.n_epochs, numbers.batch_size) == (1, planning.batch_size(189))
+    chosen = TrainingRequest(
+        method=Method(
+            type="pretraining", pretraining=Pretraining(hyperparameters=Hyperparameters(n_epochs=4, batch_size=2))
+        )
+    )
+    assert planning.for_text(chosen, blocks=189) == chosen
+    assert planning.longest_row("pretraining", 8192) == planning.PART_TOKENS
+    assert planning.longest_row("pretraining", 512) == planning.longest_row("supervised", 512) == 512

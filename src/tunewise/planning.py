@@ -46,6 +46,8 @@ FULL_RATE_SHARE = 0.05
 PREFERENCES: tuple[MethodType, ...] = ("dpo", "orpo", "kto")
 FULL_BATCH = 8
 LEAST_STEPS_PER_EPOCH = 50
+# Tokens of a block of plain text: as many as are computed at once.
+BLOCK_TOKENS = 1024
 LEGACY_BATCH_SHARE = 0.002
 # Tokens that training computes at once; tests/test_planning.py holds it to the trainer's own number.
 PART_TOKENS = 1024
@@ -55,6 +57,11 @@ _STEP_EFFICIENCY = 0.7
 _BF16_SPEEDUP = 4.0
 _RUNTIME_BYTES = 450_000_000
 _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER = 30
+
+
+def longest_row(method: MethodType, context_length: int) -> int:
+    """The most tokens of a row, where nobody said: the model's context; of plain text, which is cut, less."""
+    return min(BLOCK_TOKENS, context_length) if method == "pretraining" else context_length
 
 
 def n_epochs(rows: int) -> int:
@@ -77,6 +84,17 @@ def batch_size(rows: int) -> int:
     """
     small = max(1, rows // LEAST_STEPS_PER_EPOCH)
     return min(256, max(min(FULL_BATCH, small), round(rows * LEGACY_BATCH_SHARE)))
+
+
+def for_text(request: TrainingRequest, blocks: int) -> TrainingRequest:
+    """A request for plain text, of which a batch counts blocks and no rows, and which is read once by default."""
+    asked = request.method.hyperparameters
+    numbers: dict[str, int | float] = {}
+    if asked.n_epochs == "auto":
+        numbers["n_epochs"] = 1
+    if asked.batch_size == "auto":
+        numbers["batch_size"] = batch_size(blocks)
+    return request.model_copy(update={"method": request.method.with_hyperparameters(numbers)})
 
 
 def resolve(

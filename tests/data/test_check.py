@@ -87,6 +87,10 @@ BAD_ROWS: list[tuple[Any, list[tuple[str, str | None]]]] = [
      [("invalid_tool_arguments", "messages[1].tool_calls[0].function.arguments")]),
     ({"messages": [ANSWER]}, [("no_user_message", "messages")]),
     (with_message({"role": "user", "content": ""}, ANSWER), [("empty_content", "messages[1].content")]),
+    (with_message(ANSWER) | {"weight": 0}, [("invalid_value", "weight")]),
+    (with_message(ANSWER) | {"weight": -0.5}, [("invalid_value", "weight")]),
+    (with_message(ANSWER) | {"weight": "2"}, [("wrong_type", "weight")]),
+    (with_message(ANSWER) | {"weight": True}, [("wrong_type", "weight")]),
     (b"", [("blank_line", None)]),
 ]  # fmt: skip
 
@@ -251,6 +255,15 @@ def test_token_facts_are_those_of_the_rendered_rows(template: Template, tmp_path
     first = report.inspected[0].tokens
     assert "".join(token.text for token in first if token.trained) == "Answer 0<|im_end|>"
     assert report.files[0].roles == {"user": 12, "assistant": 12}
+
+
+def test_rows_with_a_weight_of_their_own_are_counted(tmp_path: Path) -> None:
+    rows = [
+        row | ({"weight": weight} if weight else {})
+        for row, weight in zip(good_rows(), [0.5, 3, *[None] * 10], strict=True)
+    ]
+    report = check([("train", write(tmp_path / "rows.jsonl", rows))])
+    assert (report.findings, report.files[0].rows, report.files[0].weighted_rows) == ((), 12, 2)
 
 
 def test_findings_beyond_the_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

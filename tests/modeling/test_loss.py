@@ -10,21 +10,27 @@ from tunewise.modeling import loss
 from tunewise.modeling.loss import head_loss
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("chunk", [1, 7, 256])
-def test_loss_gradient_and_accuracy_equal_cross_entropy(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loss_gradient_and_accuracy_equal_cross_entropy(
+    chunk: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loss, "CHUNK_TOKENS", chunk)
     torch.manual_seed(0)
     hidden = torch.randn(23, 16, requires_grad=True)
     head, targets = torch.randn(101, 16), torch.randint(101, (23,))
     logits = hidden @ head.t()
     targets[::3] = logits.argmax(-1)[::3]
-    ours = head_loss(hidden, head, targets)
-    theirs = cross_entropy(logits, targets, reduction="none")
-    torch.testing.assert_close(ours.losses, theirs)
+    ours = head_loss(hidden, head, targets, label_smoothing=smoothing)
+    theirs = cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(ours.losses, theirs, rtol=1e-5, atol=1e-5)
     assert torch.equal(ours.correct, logits.argmax(-1) == targets)
     weights = torch.randn(23)
     torch.testing.assert_close(
-        torch.autograd.grad(ours.losses @ weights, hidden), torch.autograd.grad(theirs @ weights, hidden)
+        torch.autograd.grad(ours.losses @ weights, hidden),
+        torch.autograd.grad(theirs @ weights, hidden),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 

@@ -79,7 +79,7 @@ def test_losses_and_gradients_are_those_of_rows_apart(tiny_model: BaseModelRef) 
             torch.nn.init.normal_(weight, std=0.1)
         packed = pack(shared_rows(), share_prefixes=share)
         found = packed_loss(base, packed)
-        (found.losses * torch.arange(1.0, len(found.losses) + 1)).sum().backward()
+        (found.losses * torch.arange(1.0, len(found.losses) + 1)).sum().backward()  # type: ignore[no-untyped-call]
         return found.losses.detach(), [weight.grad for weight in weights if weight.grad is not None], len(packed.ids)
 
     losses, gradients, computed = run(share=True)

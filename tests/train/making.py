@@ -9,8 +9,17 @@ from hashlib import sha256
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from tunewise.contracts.run import BaseModelRef, DataFile, LoraSpec, RunEvent, RunResult, TrainSpec
+from tunewise.contracts.run import (
+    BaseModelRef,
+    DataFile,
+    LoraSpec,
+    RunEvent,
+    RunResult,
+    SupervisedObjective,
+    TrainSpec,
+)
 
+SUPERVISED = SupervisedObjective()
 WORDS = ("apple", "bread", "carrot", "dill", "egg", "flour", "garlic", "honey", "ice", "jam", "kale", "lemon")
 
 
@@ -18,15 +27,15 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tunewise.train.__main__"])
 
 
-def row(number: int, *, answers: int = 1, weight: int | None = None) -> str:
-    """A chat row of its own length and content, as a line of JSON."""
+def row(number: int, *, answers: int = 1, weight: int | None = None, row_weight: float | None = None) -> str:
+    """A chat row of its own length and content, as a line of JSON; `weight` is its answers', `row_weight` its own."""
     words = [WORDS[(number * 7 + place * (number + 3)) % len(WORDS)] for place in range(3 + number % 11)]
     messages: list[dict[str, object]] = []
     for _ in range(answers):
         messages.append({"role": "user", "content": f"List {number}: {' '.join(words)}"})
         answer: dict[str, object] = {"role": "assistant", "content": ", ".join(sorted(set(words)))}
         messages.append(answer if weight is None else answer | {"weight": weight})
-    return json.dumps({"messages": messages})
+    return json.dumps({"messages": messages} | ({} if row_weight is None else {"weight": row_weight}))
 
 
 def write_rows(path: Path, rows: Sequence[str]) -> DataFile:

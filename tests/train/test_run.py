@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from train.making import events_of, make_run, make_spec, result_of, row, train, write_rows
+from train.making import SUPERVISED, events_of, make_run, make_spec, result_of, row, train, write_rows
 from tunewise.contracts.run import BaseModelRef, TrainSpec
 from tunewise.data.template import Template
 from tunewise.modeling.loading import load_frozen
@@ -37,7 +37,7 @@ def run(spec: TrainSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_result_counts_what_was_trained(run: Path, spec: TrainSpec) -> None:
     result = result_of(run)
     template = Template.load(spec.base_model.path)
-    units = load_rows(spec.train_file, template, max_tokens=512, overlong="error").units
+    units = load_rows(spec.train_file, template, SUPERVISED, max_tokens=512, overlong="error").units
     rows = [row for unit in units for row in unit.rows]
     assert result.steps == 9
     assert result.epochs == 3.0
@@ -78,7 +78,9 @@ def test_the_adapter_loads_with_peft_and_has_the_measured_loss(run: Path, spec: 
     base = load_frozen(spec.base_model, "float32")
     PeftModel.from_pretrained(base, str(run / "adapter"))
     assert spec.valid_file is not None
-    rows = load_rows(spec.valid_file, Template.load(spec.base_model.path), max_tokens=512, overlong="error").units
+    rows = load_rows(
+        spec.valid_file, Template.load(spec.base_model.path), SUPERVISED, max_tokens=512, overlong="error"
+    ).units
     tally = evaluate(base, TokenCriterion(share_prefixes=False), rows, range(len(rows)))
     assert tally.loss == pytest.approx(result_of(run).valid_loss, rel=1e-5)
     assert tally.accuracy == result_of(run).valid_mean_token_accuracy

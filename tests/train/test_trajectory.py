@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_norm_
 from transformers import AutoModelForCausalLM
 
-from train.making import row, write_rows
+from train.making import SUPERVISED, row, write_rows
 from tunewise.contracts.run import BaseModelRef, LoraSpec
 from tunewise.data.template import Rendered, Template
 from tunewise.errors import TrainingError
@@ -30,7 +30,7 @@ SPEC = LoraSpec(rank=4, alpha=8.0, dropout=0.0, targets="all-linear")
 @pytest.fixture(scope="module")
 def units(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> list[Unit]:
     file = write_rows(tmp_path_factory.mktemp("rows") / "train.jsonl", [row(n, answers=1 + n % 2) for n in range(24)])
-    return load_rows(file, Template.load(tiny_model.path), max_tokens=512, overlong="error").units
+    return load_rows(file, Template.load(tiny_model.path), SUPERVISED, max_tokens=512, overlong="error").units
 
 
 def fast_losses(tiny_model: BaseModelRef, units: list[Unit]) -> list[float]:

@@ -15,12 +15,14 @@ from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.cli.data_convert import convert_file
 from tunewise.cli.data_report import print_report
 from tunewise.contracts.check import CheckReport, Split
-from tunewise.contracts.fine_tuning import Method, MethodType, Overlong, TrainingRequest
+from tunewise.contracts.fine_tuning import LossOn, Method, MethodType, Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.check import Limits, check
+from tunewise.data.formats import detect_format
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, DataError
 from tunewise.jobs.plan import fitting_method, make_spec, refuse_misfits, with_plan
+from tunewise.planning import longest_row
 from tunewise.settings import get_settings
 
 app = typer.Typer(
@@ -57,6 +59,7 @@ def check_files(  # noqa: PLR0913, PLR0917 (one for each flag)
     method: Annotated[
         MethodType | None, typer.Option(help="How they are to be trained on; by default as their rows suggest.")
     ] = None,
+    loss_on: Annotated[LossOn, typer.Option(help="Which messages of a conversation carry loss.")] = "assistant",
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Report every problem of data files, and what they hold."""
@@ -67,7 +70,7 @@ def check_files(  # noqa: PLR0913, PLR0917 (one for each flag)
     if not wanted:
         raise ConfigError("no_files", "no file given; name at least one, as in: tunewise data check train.jsonl")
     reference = None if model == "none" else find(model, get_settings())
-    report = checked(wanted, reference, max_tokens, overlong, method)
+    report = checked(wanted, reference, max_tokens, overlong, method, loss_on)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
@@ -92,6 +95,7 @@ def checked(
     max_tokens: int | None,
     overlong: Overlong,
     method: MethodType | None = None,
+    loss_on: LossOn = "assistant",
 ) -> CheckReport:
     """The report on the files; with the plan of a job when there is a model and something to train on.
 
@@ -102,8 +106,8 @@ def checked(
         report = check(files)
         refuse_misfits(report, method or fitting_method(report))
         return report
-    limit = max_tokens or model.context_length
-    report = check(files, Limits(Template.load(model.path), limit, overlong, model.context_length))
+    limit = max_tokens or longest_row(method or _likely_method(files), model.context_length)
+    report = check(files, Limits(Template.load(model.path), limit, overlong, model.context_length, loss_on))
     chosen = method or fitting_method(report)
     refuse_misfits(report, chosen)
     if not any(file.split == "train" and file.rows for file in report.files):
@@ -119,3 +123,11 @@ def checked(
         versions={},
     )
     return with_plan(report, spec, machine=hardware, price_per_hour=None, settings=get_settings())
+
+
+def _likely_method(files: list[tuple[Split, Path]]) -> MethodType:
+    """By the first file; what cannot be read is told by the check."""
+    try:
+        return "pretraining" if detect_format(files[0][1]) == "text" else "supervised"
+    except (DataError, OSError):
+        return "supervised"

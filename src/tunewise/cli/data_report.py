@@ -139,6 +139,7 @@ FACTS: tuple[tuple[str, Callable[[FileReport], str]], ...] = (
     ("trained tokens per row (min · median · max)", _spread(lambda file: file.trained_tokens_per_row)),
     ("over-long rows", lambda file: "" if file.tokens_per_row is None else _count(file.overlong_rows)),
     ("rows with nothing to train on", lambda file: _count(file.nothing_to_train_on)),
+    ("rows with a weight of their own", lambda file: _count(file.weighted_rows) if file.weighted_rows else ""),
     ("exact duplicates", lambda file: _count(file.exact_duplicates)),
     ("near duplicates", lambda file: _count(file.near_duplicates)),
     ("sha256", lambda file: file.sha256[:12]),

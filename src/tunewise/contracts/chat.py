@@ -104,12 +104,16 @@ Message: TypeAlias = SystemMessage | DeveloperMessage | UserMessage | AssistantM
 
 
 class ChatExample(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
-    """One training row: a conversation with at least one assistant message."""
+    """One training row: a conversation with at least one assistant message.
+
+    `weight`: how much each of its tokens counts beside those of other rows; 1 where it is left out.
+    """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
     tools: list[Tool] | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[FunctionSpec], Meta(min_length=1, max_length=128)] | None = None
+    weight: Annotated[float, Meta(gt=0)] | None = None
 
 
 class PromptCompletion(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
@@ -117,6 +121,12 @@ class PromptCompletion(Struct, forbid_unknown_fields=True, frozen=True, gc=False
 
     prompt: str
     completion: str
+
+
+class PlainText(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """A document of continued pre-training."""
+
+    text: str
 
 
 class PreferenceInput(Struct, forbid_unknown_fields=True, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from pydantic import Field
 from tunewise.contracts.frozen import Frozen
 
 Split: TypeAlias = Literal["train", "valid", "test"]
-RowFormat: TypeAlias = Literal["chat", "prompt_completion", "preference"]
+RowFormat: TypeAlias = Literal["chat", "prompt_completion", "preference", "text"]
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 
@@ -39,7 +39,7 @@ class Distribution(Frozen):
 
 
 class FittedRows(Frozen):
-    """The rows as training would take them: an over-long one is cut or left out, as was chosen."""
+    """The rows as training would take them: an over-long one is cut or left out, as was chosen; of text the blocks."""
 
     rows: int
     tokens: int
@@ -63,6 +63,7 @@ class FileReport(Frozen):
     fitted: FittedRows | None
     overlong_rows: int
     nothing_to_train_on: int
+    weighted_rows: int = Field(default=0, description="Rows with a weight of their own.")
     exact_duplicates: int = Field(description="Rows equal to an earlier row of the file.")
     near_duplicates: int = Field(description="Further rows that nearly repeat an earlier one.")
 

@@ -139,6 +139,11 @@ class Method(Frozen):
         asked = self.hyperparameters
         return asked.beta if isinstance(asked, PreferenceHyperparameters) else None
 
+    @property
+    def loss_on(self) -> LossOn:
+        """Which messages carry loss; of two answers that are compared, the assistant's."""
+        return self.supervised.loss_on if self.supervised else "assistant"
+
     def with_hyperparameters(self, numbers: dict[str, int | float]) -> "Method":
         """The same method with some hyperparameters replaced by numbers."""
         replaced = self.hyperparameters.model_copy(update=numbers)

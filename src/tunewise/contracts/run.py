@@ -48,6 +48,9 @@ REWARD_METRICS = tuple(
     f"{rows}_reward_{name}" for rows in ("train", "full_valid") for name in ("chosen", "rejected", "margin", "accuracy")
 )
 
+# Told where they are known: rewards of preferences, bits per byte of plain text.
+OPTIONAL_METRICS = (*REWARD_METRICS, "full_valid_bits_per_byte")
+
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 
 
@@ -189,6 +192,9 @@ class StepMetrics(Frozen):
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
+    full_valid_bits_per_byte: float | None = Field(
+        default=None, description="Of plain text only; can be compared across tokenizers."
+    )
     train_reward_chosen: float | None = Field(default=None, description="Mean reward; see REWARD_METRICS.")
     train_reward_rejected: float | None = None
     train_reward_margin: float | None = Field(default=None, description="Of chosen over rejected answers.")
@@ -201,9 +207,9 @@ class StepMetrics(Frozen):
     seconds: float = Field(description="Training time so far, over all restarts.")
 
     def told(self) -> dict[str, float | int | None]:
-        """What an event tells of a step: rewards only where there are any."""
+        """What an event tells of a step; what only some methods have, where it is known."""
         data = self.model_dump(exclude={"tokens", "seconds"})
-        return {name: value for name, value in data.items() if value is not None or name not in REWARD_METRICS}
+        return {name: value for name, value in data.items() if value is not None or name not in OPTIONAL_METRICS}
 
 
 class RunEvent(Frozen):
@@ -249,6 +255,10 @@ class RunResult(Frozen):
     train_loss: float | None = Field(description="Mean over the epoch that the adapter is from.")
     valid_loss: float | None = Field(description="On all validation rows, at the end of that epoch.")
     valid_mean_token_accuracy: float | None
+    valid_bits_per_byte: float | None = Field(
+        default=None,
+        description="Of plain text: the documents' losses with that of their ends, over their UTF-8 bytes.",
+    )
     seconds: float = Field(description="Wall time of training, over all restarts, without loading.")
     tokens_per_second: float
     peak_memory_bytes: int

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunewise.contracts.check import CheckReport, FileReport, Finding, InspectedRow, LeakedRow, RowFormat, Split
-from tunewise.contracts.fine_tuning import Overlong
+from tunewise.contracts.fine_tuning import LossOn, Overlong
 from tunewise.data import leakage
 from tunewise.data.formats import detect_format
 from tunewise.data.problems import Problem, finding, problem_of
@@ -26,7 +26,7 @@ COMPARED: frozenset[tuple[Split, Split]] = frozenset({("valid", "train"), ("test
 
 
 class Limits(NamedTuple):
-    """The base model's template, the longest row in tokens, and what is done with a longer one.
+    """The base model's template, the longest row in tokens, what is done with a longer one, and what carries loss.
 
     `context` is the base model's own, in tokens: the one limit of test rows, which are never trained on.
     """
@@ -35,6 +35,7 @@ class Limits(NamedTuple):
     max_tokens: int
     overlong: Overlong
     context: int
+    loss_on: LossOn = "assistant"
 
 
 class Checked(NamedTuple):
@@ -83,9 +84,10 @@ def check(files: Sequence[tuple[Split, Path]], limits: Limits | None = None) -> 
 
 
 def _counts(split: Split, path: Path, row_format: RowFormat, limits: Limits) -> TokenCounts:
+    template, loss_on = limits.template, limits.loss_on
     if split == "test":
-        return count_tokens(path, row_format, limits.template, limits.context, None)
-    return count_tokens(path, row_format, limits.template, limits.max_tokens, limits.overlong)
+        return count_tokens(path, row_format, template, limits.context, None, loss_on)
+    return count_tokens(path, row_format, template, limits.max_tokens, limits.overlong, loss_on)
 
 
 _SEVERITIES = {"error": 0, "warning": 1, "note": 2}
@@ -101,7 +103,8 @@ def _file_report(one: Checked) -> tuple[FileReport, list[Finding]]:
     repeated = list(leakage.repeats(found.fingerprints))
     more = repeated + ([] if counts is None else counts.problems)
     findings = findings_of(found) + [finding(found.path, line, problem) for line, problem in more]
-    if one.split == "train" and rows < LEAST_ROWS:
+    # One document may be a whole book.
+    if one.split == "train" and rows < (LEAST_ROWS if found.row_format != "text" else 1):
         findings.append(finding(found.path, None, _too_few(rows)))
     report = FileReport(
         split=one.split,
@@ -113,6 +116,7 @@ def _file_report(one: Checked) -> tuple[FileReport, list[Finding]]:
         format=one.survey.row_format,
         roles=dict(found.roles.most_common()),
         messages_per_row=distribution(found.lengths),
+        weighted_rows=found.weighted,
         tokens_per_row=None if counts is None else distribution(counts.tokens),
         trained_tokens_per_row=None if counts is None else distribution(counts.trained),
         fitted=None if counts is None else fitted_rows(counts),
@@ -173,4 +177,4 @@ def _inspected(checked: Sequence[Checked], limits: Limits | None) -> tuple[Inspe
     if limits is None or not checked:
         return ()
     one = checked[0]
-    return inspect_rows(one.survey.path, one.survey.row_format, limits.template)
+    return inspect_rows(one.survey.path, one.survey.row_format, limits.template, limits.loss_on)

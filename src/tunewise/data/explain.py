@@ -10,7 +10,7 @@ import json
 import msgspec
 from msgspec import inspect
 
-from tunewise.contracts.chat import ChatExample, Json, PreferencePair, PromptCompletion
+from tunewise.contracts.chat import ChatExample, Json, PlainText, PreferencePair, PromptCompletion
 from tunewise.contracts.check import RowFormat
 from tunewise.data.problems import Problem, shorten
 
@@ -18,8 +18,15 @@ FORMATS = {
     "chat": inspect.type_info(ChatExample),
     "prompt_completion": inspect.type_info(PromptCompletion),
     "preference": inspect.type_info(PreferencePair),
+    "text": inspect.type_info(PlainText),
 }
 
+LEAVES: dict[type[inspect.Type], str] = {
+    inspect.StrType: "string",
+    inspect.BoolType: "true or false",
+    inspect.FloatType: "number",
+    inspect.NoneType: "null",
+}
 REMEDIES = {
     "from": 'this is the ShareGPT form; rename it to "role" (human → user, gpt → assistant)',
     "value": 'OpenAI\'s name is "content", and "text" in a content part',
@@ -27,12 +34,12 @@ REMEDIES = {
     "loss_weight": 'OpenAI\'s name is "weight", 0 or 1, on assistant messages only',
     "instruction": "this is the Alpaca form; make it a user message, with the input after it",
     "output": "this is the Alpaca form; put it into an assistant message",
-    "text": "plain text has no roles; supervised fine-tuning needs messages",
-    "weight": "weight may stand on assistant messages only",
+    "text": "plain text has no roles; supervised fine-tuning needs messages, and pretraining a file of nothing else",
+    "weight": "weight may stand on assistant messages, and beside messages for the whole row",
     "tool_calls": "tool_calls may stand on assistant messages only",
     "prompt": "the file's other rows are chat rows; make it a user message",
     "completion": "the file's other rows are chat rows; make it an assistant message",
-    "messages": "the file's other rows are prompt/completion pairs; use one format in a file",
+    "messages": "the file's other rows are of another format; use one in a file",
 }
 
 
@@ -121,7 +128,11 @@ def _walk_leaf(kind: inspect.Type, value: Json, path: str) -> list[Problem]:
         # In Python True equals 1; in JSON it does not.
         fits = value in kind.values and type(value) in {type(allowed) for allowed in kind.values}
         return [] if fits else [_wrong_value(kind, value, path)]
-    return [] if _is_plain(kind, value) else [_wrong_type(name_of(kind), value, path)]
+    if not _is_plain(kind, value):
+        return [_wrong_type(name_of(kind), value, path)]
+    if isinstance(kind, inspect.FloatType) and kind.gt is not None and value <= kind.gt:
+        return [_too_small(kind.gt, value, path)]
+    return []
 
 
 def _is_plain(kind: inspect.Type, value: Json) -> bool:
@@ -130,6 +141,8 @@ def _is_plain(kind: inspect.Type, value: Json) -> bool:
             return isinstance(value, str)
         case inspect.BoolType():
             return isinstance(value, bool)
+        case inspect.FloatType():
+            return isinstance(value, int | float) and not isinstance(value, bool)
         case inspect.NoneType():
             return value is None
         case inspect.DictType():
@@ -235,12 +248,8 @@ def name_of(kind: inspect.Type) -> str:
             return "object"
         case inspect.ListType():
             return "array"
-        case inspect.StrType():
-            return "string"
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.NoneType():
-            return "null"
+        case inspect.StrType() | inspect.BoolType() | inspect.FloatType() | inspect.NoneType():
+            return LEAVES[type(kind)]
         case inspect.LiteralType():
             return " or ".join(json.dumps(v) for v in kind.values)
         case _:
@@ -283,6 +292,12 @@ def _wrong_value(kind: inspect.LiteralType, value: Json, path: str) -> Problem:
         path,
         _shown(value),
     )
+
+
+def _too_small(limit: float, value: Json, path: str) -> Problem:
+    message = f"{path} is {_shown(value)}, a number above {limit:g} expected"
+    remedy = f"write a number above {limit:g}, leave it out (it counts as 1), or remove the row"
+    return Problem("error", "invalid_value", message, remedy, path, _shown(value))
 
 
 def _not_an_object(value: Json) -> Problem:

@@ -1,4 +1,4 @@
-"""Rows to examples: OpenAI's chat format, its preference pairs and the older prompt/completion pairs.
+"""Rows to examples: OpenAI's chat format, its preference pairs, the older prompt/completion pairs, and plain text.
 
 The decoder itself refuses wrong types, unknown fields and fields on the wrong role (see `contracts.chat`), in C.
 Knows JSON and the formats; what a refused row should have been is told by `explain`.
@@ -6,12 +6,19 @@ Knows JSON and the formats; what a refused row should have been is told by `expl
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 import numpy as np
 
-from tunewise.contracts.chat import AssistantMessage, ChatExample, PreferencePair, PromptCompletion, UserMessage
+from tunewise.contracts.chat import (
+    AssistantMessage,
+    ChatExample,
+    PlainText,
+    PreferencePair,
+    PromptCompletion,
+    UserMessage,
+)
 from tunewise.contracts.check import RowFormat
 from tunewise.data.explain import explain_row
 from tunewise.data.reader import is_blank, lines_of, open_checked, read_span, spans
@@ -20,6 +27,8 @@ from tunewise.errors import DataError
 CHAT = msgspec.json.Decoder(ChatExample)
 PAIR = msgspec.json.Decoder(PromptCompletion)
 PREFERENCE = msgspec.json.Decoder(PreferencePair)
+TEXT = msgspec.json.Decoder(PlainText)
+Row: TypeAlias = ChatExample | PlainText
 HEAD_LINES = 100
 LINE_FEED, CARRIAGE_RETURN, BRACES = 10, 13, b"{}"
 
@@ -56,6 +65,8 @@ def detect_format(path: Path) -> RowFormat:
             return "prompt_completion"
         if "preferred_output" in keys or "non_preferred_output" in keys:
             return "preference"
+        if keys == {"text"}:
+            return "text"
     return "chat"
 
 
@@ -67,7 +78,7 @@ def _keys(line: bytes) -> frozenset[str]:
     return frozenset(value) if isinstance(value, dict) else frozenset()
 
 
-def decode_row(line: bytes, row_format: RowFormat) -> ChatExample:
+def decode_row(line: bytes, row_format: RowFormat) -> Row:
     """One line as an example.
 
     Raises:
@@ -80,6 +91,8 @@ def decode_row(line: bytes, row_format: RowFormat) -> ChatExample:
             return from_pair(PAIR.decode(line))
         case "preference":
             return better_of(PREFERENCE.decode(line))
+        case "text":
+            return TEXT.decode(line)
         case _:
             assert_never(row_format)
 
@@ -102,6 +115,8 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
                 rows = [from_pair(pair) for pair in PAIR.decode_lines(data)]
             case "preference":
                 rows = [better_of(pair) for pair in PREFERENCE.decode_lines(data)]
+            case "text":
+                return None  # A row is long, and has nothing to gain by being decoded among others.
             case _:
                 assert_never(row_format)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -128,7 +143,38 @@ def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
     Raises:
         DataError: at the first bad row, or when the file cannot be read at all.
     """
-    row_format = detect_format(path)
+    for line, row in _rows(path, detect_format(path)):
+        if isinstance(row, PlainText):
+            raise DataError(
+                "plain_text",
+                f"{path.name}, line {line}: plain text has no roles; choose the method pretraining, or give rows with "
+                "messages",
+                param="text",
+            )
+        yield line, row
+
+
+def read_conversations(path: Path) -> list[ChatExample]:
+    """Every row that alternatives to training may learn from: of plain text none.
+
+    Raises:
+        DataError: at the first bad row, or when the file cannot be read at all.
+    """
+    return [] if detect_format(path) == "text" else [example for _, example in read_examples(path)]
+
+
+def read_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Each document of a file of plain text with its line number, from 1.
+
+    Raises:
+        DataError: at the first row that is none, or when the file cannot be read at all.
+    """
+    for line, row in _rows(path, "text"):
+        if isinstance(row, PlainText):
+            yield line, row.text
+
+
+def _rows(path: Path, row_format: RowFormat) -> Iterator[tuple[int, Row]]:
     line = 1
     for span in spans(path, open_checked(path)):
         data = read_span(path, span)
@@ -143,7 +189,7 @@ def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
             line += 1
 
 
-def _decode_or_explain(path: Path, line: int, text: bytes, row_format: RowFormat) -> ChatExample:
+def _decode_or_explain(path: Path, line: int, text: bytes, row_format: RowFormat) -> Row:
     try:
         return decode_row(text, row_format)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from tunewise.contracts.chat import AssistantMessage, ChatExample
+from tunewise.contracts.chat import AssistantMessage, ChatExample, PlainText
 from tunewise.data.conversation import calls_of, text_of
 from tunewise.data.problems import Problem, shorten
 
@@ -169,7 +169,7 @@ def _whole(pattern: Pattern, data: bytes, match: re.Match[bytes]) -> str | None:
     return match[0].decode("utf-8", errors="replace")
 
 
-def problem_of(sighting: Sighting, example: ChatExample) -> Problem:
+def problem_of(sighting: Sighting, example: ChatExample | PlainText) -> Problem:
     """The warning for a match, with its message found and its value masked."""
     pattern, text = sighting.pattern, sighting.text
     shown = shorten(text) if pattern.code == "placeholder" else mask(text)
@@ -208,7 +208,9 @@ def mask(text: str) -> str:
     return text[:3] + "*" * min(len(text) - 3, 12)
 
 
-def _where(text: str, example: ChatExample) -> str | None:
+def _where(text: str, example: ChatExample | PlainText) -> str | None:
+    if isinstance(example, PlainText):
+        return "text"
     for index, message in enumerate(example.messages):
         if text in text_of(message.content):
             return f"messages[{index}].content"

@@ -13,22 +13,23 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from tunewise.contracts.chat import AssistantMessage, ChatExample, DeveloperMessage, Message, SystemMessage
+from tunewise.contracts.chat import AssistantMessage, ChatExample, DeveloperMessage, Message, PlainText, SystemMessage
 from tunewise.contracts.check import RowFormat
 from tunewise.data import privacy, rules, similarity
 from tunewise.data.conversation import call_text, calls_of, text_of, tools_of
 from tunewise.data.explain import explain_row
-from tunewise.data.formats import PREFERENCE, decode_block, decode_row
+from tunewise.data.formats import PREFERENCE, Row, decode_block, decode_row
 from tunewise.data.pairs import pair_problems
 from tunewise.data.problems import Problem
 from tunewise.data.reader import Span, is_blank, lines_of, read_span
+from tunewise.data.texts import text_problems
 
 
 class Validated(NamedTuple):
     """A block's good rows, each with the index of its line, and the problems by the index of their line."""
 
     lines: int
-    rows: list[ChatExample]
+    rows: Sequence[Row]
     indices: Sequence[int]
     shapes: Counter[rules.Shape]
     problems: list[tuple[int, Problem]]
@@ -52,6 +53,7 @@ class Block(NamedTuple):
     lines: int
     roles: Counter[str]
     lengths: Counter[int]
+    weighted: int
     problems: list[tuple[int, Problem]]
     fingerprints: Fingerprints
 
@@ -90,7 +92,7 @@ def validate(data: bytes, row_format: RowFormat) -> Validated:
 
 
 def _validate_one_by_one(data: bytes, row_format: RowFormat) -> Validated:
-    rows: list[ChatExample] = []
+    rows: list[Row] = []
     indices: list[int] = []
     problems: list[tuple[int, Problem]] = []
     lines = lines_of(data)
@@ -103,12 +105,19 @@ def _validate_one_by_one(data: bytes, row_format: RowFormat) -> Validated:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             problems += [(index, problem) for problem in explain_row(line, row_format)]
             continue
-        found = rules.row_problems(example) if row_format != "preference" else pair_problems(PREFERENCE.decode(line))
+        found = _row_problems(example, line, row_format)
         problems += [(index, problem) for problem in found]
         if not any(problem.severity == "error" for problem in found):
             rows.append(example)
             indices.append(index)
-    return Validated(len(lines), rows, indices, rules.shapes_of(rows), problems)
+    chats = [row for row in rows if isinstance(row, ChatExample)]
+    return Validated(len(lines), rows, indices, rules.shapes_of(chats), problems)
+
+
+def _row_problems(row: Row, line: bytes, row_format: RowFormat) -> list[Problem]:
+    if isinstance(row, PlainText):
+        return list(text_problems(row.text))
+    return rules.row_problems(row) if row_format != "preference" else pair_problems(PREFERENCE.decode(line))
 
 
 def _blank_line() -> Problem:
@@ -128,7 +137,8 @@ def scan(path: Path, span: Span, row_format: RowFormat, frame: Frame) -> Block:
         for kind in shape:
             roles[rules.role_name(kind)] += count
     prints = _fingerprints(checked, lines, span.start, frame)
-    return Block(checked.lines, roles, lengths, sorted(problems, key=lambda item: item[0]), prints)
+    weighted = sum(isinstance(row, ChatExample) and row.weight is not None for row in checked.rows)
+    return Block(checked.lines, roles, lengths, weighted, sorted(problems, key=lambda item: item[0]), prints)
 
 
 def _warnings(data: bytes, lines: list[bytes], checked: Validated) -> list[tuple[int, Problem]]:
@@ -160,8 +170,14 @@ def _keys(texts: list[str]) -> similarity.Keys:
     return np.frombuffer(digests, dtype=np.uint64)
 
 
-def parts_of(example: ChatExample) -> Parts:
-    """The row's texts: the system's (with the tools' names), those before the last answer, and that answer."""
+def parts_of(example: Row) -> Parts:
+    """The row's texts: the system's (with the tools' names), those before the last answer, and that answer.
+
+    A document is what is asked and what is answered at once: another repeats it only as a whole.
+    """
+    if isinstance(example, PlainText):
+        text = similarity.normalise(example.text)
+        return Parts("", text, text)
     *before, last = example.messages
     system = [text_of(m.content) for m in before if isinstance(m, SystemMessage | DeveloperMessage)]
     system += [tool.function.name for tool in tools_of(example.tools, example.functions)]
@@ -176,7 +192,7 @@ def _spoken(message: Message) -> str:
     return "\n".join([text, *(call_text(call.function) for call in calls_of(message))])
 
 
-def frame_of(rows: Sequence[ChatExample], least_rows: int = 20) -> Frame:
+def frame_of(rows: Sequence[Row], least_rows: int = 20) -> Frame:
     """What the questions of a file's first rows share at both ends; nothing when the rows are few."""
     questions = list({parts_of(row).question for row in rows})
     if len(questions) < least_rows:

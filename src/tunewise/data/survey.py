@@ -29,7 +29,10 @@ PARALLEL_BYTES = 48 * 1024 * 1024
 
 
 class Survey(NamedTuple):
-    """One file. `found` counts all problems by code; `problems` holds the first of each kind, by line from 1."""
+    """One file. `found` counts all problems by code; `problems` holds the first of each kind, by line from 1.
+
+    `weighted`: rows with a weight of their own.
+    """
 
     path: Path
     row_format: RowFormat
@@ -38,6 +41,7 @@ class Survey(NamedTuple):
     lines: int
     roles: Counter[str]
     lengths: Counter[int]
+    weighted: int
     found: Counter[str]
     problems: list[tuple[int, Problem]]
     fingerprints: Fingerprints
@@ -50,7 +54,7 @@ def survey(path: Path, row_format: RowFormat, frame: Frame) -> Survey:
         DataError: the file as a whole cannot be read.
     """
     size = open_checked(path)
-    lines, roles, lengths = 0, Counter[str](), Counter[int]()
+    lines, weighted, roles, lengths = 0, 0, Counter[str](), Counter[int]()
     found: Counter[str] = Counter()
     problems: list[tuple[int, Problem]] = []
     prints: list[Fingerprints] = []
@@ -63,9 +67,10 @@ def survey(path: Path, row_format: RowFormat, frame: Frame) -> Survey:
         roles += block.roles
         lengths += block.lengths
         lines += block.lines
+        weighted += block.weighted
     with path.open("rb") as file:
         sha256 = file_digest(file, "sha256").hexdigest()
-    return Survey(path, row_format, sha256, size, lines, roles, lengths, found, problems, _joined(prints))
+    return Survey(path, row_format, sha256, size, lines, roles, lengths, weighted, found, problems, _joined(prints))
 
 
 def _blocks(path: Path, size: int, row_format: RowFormat, frame: Frame) -> Iterator[Block]:

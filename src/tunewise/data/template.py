@@ -12,13 +12,14 @@ answer's first. Everywhere else the ids equal `apply_chat_template(tokenize=True
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import jinja2
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from tunewise.contracts.chat import AssistantMessage, ChatExample, Json, Message, Tool
+from tunewise.contracts.fine_tuning import LossOn
 from tunewise.data import conversation
 from tunewise.data.conversation import Turn
 from tunewise.data.sandbox import Renderer, renderer
@@ -36,21 +37,33 @@ class Rendered(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A stretch of a conversation's text. `is_answer`: it begins with an assistant's text; `trained`: with loss."""
+    """A stretch of a conversation's text.
+
+    `is_answer`: it begins with an assistant's text; `trained`: which carries loss, and so may what stands `around` it.
+    """
 
     text: str
     is_answer: bool
     trained: bool
+    around: bool = False
 
 
 class Template:
-    """One base model's tokenizer and chat template. `stop_ids`: generation ends at any of these."""
+    """One base model's tokenizer and chat template. `stop_ids`: generation ends at any of these.
+
+    `bos` and `eos`: what stands before and after a document, as ids; empty where the model has no such token.
+    """
 
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
+    bos: list[int]
+    eos: list[int]
 
-    def __init__(self, tokenizer: Tokenizer, render: Renderer, stop_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, render: Renderer, stop_ids: frozenset[int], eos: list[int]) -> None:
         self.tokenizer = tokenizer
+        # Some tokenizers put the end token after every text as well.
+        self.bos = [i for i in tokenizer.encode("", add_special_tokens=True).ids if i not in eos]
+        self.eos = eos
         self._render = render
         self._abilities = conversation.probe(render)
         self._lead = _lead_ids(tokenizer)
@@ -76,7 +89,8 @@ class Template:
             raise ModelError(
                 "invalid_chat_template", f"{directory}: the chat template does not compile: {error}"
             ) from error
-        return cls(tokenizer, render, _configured_stops(directory, config, tokenizer))
+        eos = tokenizer.token_to_id(_token_text(config.get("eos_token")) or "")
+        return cls(tokenizer, render, _configured_stops(directory, config, tokenizer), [] if eos is None else [eos])
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None) -> list[int]:
         """The ids of a conversation so far and the opening of the assistant's next turn.
@@ -87,20 +101,25 @@ class Template:
         pieces = list(self._pieces(messages, list(tools or ()), prompt=True))
         return [i for ids in self._encode_pieces(pieces) for i in ids]
 
-    def render(self, example: ChatExample) -> Rendered:
+    def render(self, example: ChatExample, loss_on: LossOn = "assistant") -> Rendered:
         """Render one example; the mask covers each trained assistant message and the token that ends it.
+
+        With `loss_on` "last_assistant" it covers no answer but the last, with "all" every token but the first. Answers
+        of weight 0 are never covered.
 
         Raises:
             DataError: nothing_to_train_on, or the template refuses the conversation.
         """
-        (rendered,) = self.render_batch([example])
+        (rendered,) = self.render_batch([example], loss_on)
         if isinstance(rendered, DataError):
             raise rendered
         return rendered
 
-    def render_batch(self, examples: Sequence[ChatExample]) -> list[Rendered | DataError]:
+    def render_batch(
+        self, examples: Sequence[ChatExample], loss_on: LossOn = "assistant"
+    ) -> list[Rendered | DataError]:
         """Render many examples, in parallel; a row that cannot be trained on is an error in its place."""
-        planned = [self._plan(example) for example in examples]
+        planned = [self._plan(example, loss_on) for example in examples]
         encoded = iter(self._encode_pieces([p for plan in planned if not isinstance(plan, DataError) for p in plan]))
         return [plan if isinstance(plan, DataError) else self._assemble(plan, encoded) for plan in planned]
 
@@ -124,18 +143,14 @@ class Template:
         rest = self.decode(ids, skip_special=False)[sum(map(len, texts)) :]
         return [*texts[:-1], texts[-1] + rest] if texts else []
 
-    def _plan(self, example: ChatExample) -> list[Piece] | DataError:
+    def _plan(self, example: ChatExample, loss_on: LossOn) -> list[Piece] | DataError:
         try:
             tools = conversation.tools_of(example.tools, example.functions)
-            pieces = list(self._pieces(example.messages, tools, prompt=False))
+            pieces = _with_loss(list(self._pieces(example.messages, tools, prompt=False)), loss_on)
         except DataError as error:
             return error
         if not any(piece.trained for piece in pieces):
-            return DataError(
-                "nothing_to_train_on",
-                "no assistant message with weight other than 0; add an answer or remove the row",
-                param="messages",
-            )
+            return _nothing_to_train_on(loss_on)
         return pieces
 
     def _pieces(self, messages: Sequence[Message], tools: list[Tool], *, prompt: bool) -> Iterator[Piece]:
@@ -187,9 +202,11 @@ class Template:
         mask: list[int] = []
         for piece in plan:
             new = next(encoded)
-            trained = self._answer_length(new) if piece.trained else 0
+            answer = self._answer_length(new) if piece.is_answer else 0
             ids += new
-            mask += [1] * trained + [0] * (len(new) - trained)
+            mask += [int(piece.trained)] * answer + [int(piece.around)] * (len(new) - answer)
+        if mask:
+            mask[0] = 0  # Nothing stands before it that it could be predicted from.
         return Rendered(ids, mask)
 
     def _answer_length(self, ids: list[int]) -> int:
@@ -202,6 +219,31 @@ class Template:
         after = self.encode(self._text(turns, None, add_generation_prompt=False).rpartition(MARK)[2])
         special = {i for i, token in self.tokenizer.get_added_tokens_decoder().items() if token.special}
         return frozenset(after[:1]) & special
+
+
+def _with_loss(pieces: list[Piece], loss_on: LossOn) -> list[Piece]:
+    """The pieces, marked with what of them carries loss."""
+    match loss_on:
+        case "assistant":
+            return pieces
+        case "last_assistant":
+            last = max((at for at, piece in enumerate(pieces) if piece.is_answer), default=0)
+            return [piece._replace(trained=piece.trained and at == last) for at, piece in enumerate(pieces)]
+        case "all":
+            return [piece._replace(around=True) for piece in pieces]
+        case _:
+            assert_never(loss_on)
+
+
+def _nothing_to_train_on(loss_on: LossOn) -> DataError:
+    if loss_on == "last_assistant":
+        words = "the last assistant message has weight 0, and loss_on is last_assistant; give it weight 1, or choose"
+        return DataError("nothing_to_train_on", f"{words} assistant", param="messages")
+    return DataError(
+        "nothing_to_train_on",
+        "no assistant message with weight other than 0; add an answer or remove the row",
+        param="messages",
+    )
 
 
 def _rewritten_history(index: int) -> DataError:

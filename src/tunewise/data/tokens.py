@@ -9,9 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, assert_never
 
-from tunewise.contracts.chat import ChatExample
+from tunewise.contracts.chat import ChatExample, PlainText
 from tunewise.contracts.check import Distribution, FittedRows, InspectedRow, InspectedToken, RowFormat
-from tunewise.contracts.fine_tuning import Overlong
+from tunewise.contracts.fine_tuning import LossOn, Overlong
+from tunewise.data.documents import blocks, document_chunks
+from tunewise.data.formats import Row
 from tunewise.data.problems import Problem
 from tunewise.data.reader import open_checked, read_span, spans
 from tunewise.data.scan import validate
@@ -20,6 +22,7 @@ from tunewise.errors import DataError
 
 BATCH_ROWS = 256
 HISTOGRAM_BINS = 20
+INSPECTED_TOKENS = 512
 
 
 class TokenCounts(NamedTuple):
@@ -36,8 +39,17 @@ class TokenCounts(NamedTuple):
     problems: list[tuple[int, Problem]]
 
 
-def good_rows(path: Path, row_format: RowFormat) -> Iterator[tuple[int, ChatExample]]:
-    """The rows without errors, with their line numbers."""
+def good_chats(path: Path, row_format: RowFormat) -> Iterator[tuple[int, ChatExample]]:
+    """The rows without errors that are conversations, with their line numbers."""
+    return ((line, row) for line, row in _good_rows(path, row_format) if isinstance(row, ChatExample))
+
+
+def good_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """The documents without errors, with their line numbers."""
+    return ((line, row.text) for line, row in _good_rows(path, "text") if isinstance(row, PlainText))
+
+
+def _good_rows(path: Path, row_format: RowFormat) -> Iterator[tuple[int, Row]]:
     line = 1
     for span in spans(path, open_checked(path)):
         checked = validate(read_span(path, span), row_format)
@@ -46,15 +58,32 @@ def good_rows(path: Path, row_format: RowFormat) -> Iterator[tuple[int, ChatExam
 
 
 def count_tokens(
-    path: Path, row_format: RowFormat, template: Template, max_tokens: int, overlong: Overlong | None
+    path: Path, row_format: RowFormat, template: Template, max_tokens: int, overlong: Overlong | None, loss_on: LossOn
 ) -> TokenCounts:
-    """Render every good row. `overlong` is None for test rows, which are asked and never trained on."""
+    """Render every good row. `overlong` is None for test rows, which are asked and never trained on.
+
+    No document is too long: it is cut, and `fitted` counts the blocks that all of them fill.
+    """
     counts = TokenCounts(Counter(), Counter(), Counter(), 0, 0, [])
-    rows = good_rows(path, row_format)
+    if row_format == "text":
+        return _count_texts(counts, path, template, max_tokens)
+    rows = good_chats(path, row_format)
     while batch := list(islice(rows, BATCH_ROWS)):
-        rendered = template.render_batch([example for _, example in batch])
+        rendered = template.render_batch([example for _, example in batch], loss_on)
         for (line, _), row in zip(batch, rendered, strict=True):
             counts = _counted(counts, line, row, max_tokens, overlong)
+    return counts
+
+
+def _count_texts(counts: TokenCounts, path: Path, template: Template, max_tokens: int) -> TokenCounts:
+    texts = good_texts(path)
+    lengths: list[int] = []
+    while batch := list(islice(texts, BATCH_ROWS)):
+        for chunks in document_chunks(template, [text for _, text in batch], max_tokens):
+            lengths += [len(chunk.ids) for chunk in chunks]
+            counts.tokens[sum(len(chunk.ids) for chunk in chunks)] += 1
+            counts.trained[sum(sum(chunk.mask) for chunk in chunks)] += 1
+    counts.fitted.update(sum(lengths[chunk] for chunk in block) for block in blocks(lengths, max_tokens))
     return counts
 
 
@@ -157,10 +186,17 @@ def _histogram(counts: Counter[int], least: int, most: int) -> tuple[int, ...]:
     return tuple(bins)
 
 
-def inspect_rows(path: Path, row_format: RowFormat, template: Template, limit: int = 3) -> tuple[InspectedRow, ...]:
-    """The label inspector's view of a file's first good rows."""
-    rows = islice(good_rows(path, row_format), limit)
-    rendered = [(line, template.render_batch([example])[0]) for line, example in rows]
+def inspect_rows(
+    path: Path, row_format: RowFormat, template: Template, loss_on: LossOn, limit: int = 3
+) -> tuple[InspectedRow, ...]:
+    """The label inspector's view of a file's first good rows; of documents, of their beginnings."""
+    rendered: list[tuple[int, Rendered | DataError]]
+    if row_format == "text":
+        texts = islice(good_texts(path), limit)
+        rendered = [(line, document_chunks(template, [text], INSPECTED_TOKENS)[0][0]) for line, text in texts]
+    else:
+        rows = islice(good_chats(path, row_format), limit)
+        rendered = [(line, template.render_batch([example], loss_on)[0]) for line, example in rows]
     return tuple(
         InspectedRow(file=path.name, line=line, tokens=_inspected(template, row))
         for line, row in rendered

@@ -12,11 +12,13 @@ from tunewise.contracts.importing import ColumnMapping, Conversion, Converted, D
 from tunewise.contracts.jobs import Caller, StoredFile
 from tunewise.data import convert as importing
 from tunewise.data import remedies
+from tunewise.data.formats import detect_format
 from tunewise.errors import RequestError
 from tunewise.jobs import files
 from tunewise.jobs.incoming import Incoming, Receiver
 from tunewise.jobs.platform import Platform
 
+CHAT_ROWS = ColumnMapping(to="chat", messages="messages")
 ORIGINAL: Literal["user_data"] = "user_data"
 PARTS = ("train", "valid", "test")
 
@@ -29,7 +31,7 @@ class Mended(NamedTuple):
 
 
 def keep(platform: Platform, caller: Caller, incoming: Incoming) -> StoredFile:
-    """Keep a file that was brought: as rows to train on where it is JSON lines of chats, else to be converted.
+    """Keep a file that was brought: as rows to train on where it is JSON lines of chats or texts, else to be converted.
 
     Raises:
         RequestError: empty_file.
@@ -37,7 +39,7 @@ def keep(platform: Platform, caller: Caller, incoming: Incoming) -> StoredFile:
     """
     try:
         files.check_json_lines(incoming.path, incoming.bytes)
-        is_rows = importing.detect(incoming.path).mapping == ColumnMapping(to="chat", messages="messages")
+        is_rows = detect_format(incoming.path) == "text" or importing.detect(incoming.path).mapping == CHAT_ROWS
     except RequestError:
         is_rows = False
     return files.create(platform, caller, incoming, purpose="fine-tune" if is_rows else ORIGINAL)

@@ -36,6 +36,9 @@ def explain(
 def _hyperparameter_reasons(request: TrainingRequest, spec: TrainSpec, rows: int) -> tuple[Reason, ...]:
     asked = request.method.hyperparameters
     epochs = "three, yet at least 100 and at most 25,000 rows seen: the default that OpenAI's cookbook gives"
+    unit = "rows"
+    if request.method.type == "pretraining":
+        unit, epochs = "blocks", "text is read once, as there is much of it"
     batch = (
         f"up to {planning.FULL_BATCH} rows fill a CPU's matrix units; small files get "
         f"{planning.LEAST_STEPS_PER_EPOCH} steps an epoch, "
@@ -44,8 +47,8 @@ def _hyperparameter_reasons(request: TrainingRequest, spec: TrainSpec, rows: int
     beta = planning.beta_of(spec.objective)
     reasons = [
         Reason("method", spec.objective.type, "as asked for" if request.method != Method() else "what is done mostly"),
-        _reason("n_epochs", spec.n_epochs, asked.n_epochs, f"{rows:,} rows: {epochs}"),
-        _reason("batch_size", spec.batch_size, asked.batch_size, f"{rows:,} rows: {batch}"),
+        _reason("n_epochs", spec.n_epochs, asked.n_epochs, f"{rows:,} {unit}: {epochs}"),
+        _reason("batch_size", spec.batch_size, asked.batch_size, f"{rows:,} {unit}: {batch}"),
         Reason(
             "steps",
             f"{planning.total_steps(spec, rows):,}",

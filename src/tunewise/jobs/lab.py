@@ -16,7 +16,7 @@ from tunewise.errors import DataError
 from tunewise.jobs.config_file import load_config
 from tunewise.jobs.progress import Watcher
 from tunewise.machine import Machine
-from tunewise.planning import dtype
+from tunewise.planning import dtype, longest_row
 from tunewise.settings import Settings, installed_versions
 
 
@@ -80,7 +80,7 @@ def set_up(config_path: Path, directory: Path | None, settings: Settings, watche
 
 def _max_tokens(config: RunConfig, base: BaseModelRef) -> int:
     asked = config.data.max_tokens
-    return base.context_length if asked == "auto" else asked
+    return longest_row(config.training.method.type, base.context_length) if asked == "auto" else asked
 
 
 def _see_all(config: RunConfig, base: BaseModelRef) -> str:

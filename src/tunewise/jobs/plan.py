@@ -20,12 +20,13 @@ ROWS: dict[MethodType, tuple[RowFormat, ...]] = {
     "dpo": ("preference",),
     "orpo": ("preference",),
     "kto": ("preference",),
-    "pretraining": ("chat",),
+    "pretraining": ("text",),
 }
 HELD: dict[RowFormat, str] = {
     "chat": "conversations",
     "prompt_completion": "pairs of prompt and completion",
     "preference": "preference pairs",
+    "text": "plain text",
 }
 _PARAMS: dict[Split, str] = {"train": "training_file", "valid": "validation_file"}
 
@@ -65,6 +66,8 @@ def make_spec(
     refuse_misfits(check, request.method.type)
     train, valid = _files(check, "train"), _files(check, "valid")
     first = _data_file(train[0])
+    if request.method.type == "pretraining":
+        request = planning.for_text(request, _blocks(train))
     return planning.resolve(
         request,
         base_model=base,
@@ -117,6 +120,11 @@ def remember_speed(settings: Settings, spec: TrainSpec, tokens_per_second: float
 
 def _files(check: CheckReport, split: Split) -> list[FileReport]:
     return [file for file in check.files if file.split == split]
+
+
+def _blocks(train: list[FileReport]) -> int:
+    """Blocks of plain text, one at least."""
+    return max(1, sum(file.fitted.rows for file in train if file.fitted is not None))
 
 
 def _data_file(report: FileReport) -> DataFile:

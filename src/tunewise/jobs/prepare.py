@@ -10,7 +10,7 @@ from typing import NamedTuple
 from tunewise.contracts.chat import ChatExample
 from tunewise.contracts.check import CheckReport, Finding, Split
 from tunewise.data.check import Limits, check
-from tunewise.data.formats import read_examples
+from tunewise.data.formats import read_conversations
 from tunewise.errors import DataError, EvaluationError
 from tunewise.evaluate import floors
 from tunewise.evaluate.rows import EvalRow, freeze, read_rows
@@ -85,7 +85,9 @@ def _check(lab: Lab) -> CheckReport:
     files = [(split, path) for split, path in splits if path is not None]
     lab.watcher.stage("check", ", ".join(path.name for _, path in files))
     hashes = {split: sha256(path) for split, path in files}
-    limits = Limits(lab.template, lab.max_tokens, data.overlong, lab.base.context_length)
+    limits = Limits(
+        lab.template, lab.max_tokens, data.overlong, lab.base.context_length, lab.config.training.method.loss_on
+    )
     key = input_key(hashes, lab.base.revision, limits[1:], data.model_dump(mode="json"))
     report, was_kept = cached(
         lab.stages_dir / f"check-{key}.json",
@@ -130,7 +132,7 @@ def _freeze(lab: Lab) -> tuple[list[EvalRow], list[ChatExample], str]:
     _refuse_tools(data.test, rows)
     frozen = freeze(rows)
     lab.watcher.stage("freeze", f"{len(rows)} test rows, sha256 {frozen[:12]}")
-    train = [example for _, example in read_examples(data.train)]
+    train = read_conversations(data.train)
     answers = floors.train_answers(train)
     for grader in lab.config.graders:
         graded = score_references(grader, rows, train_answers=answers)

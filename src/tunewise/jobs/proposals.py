@@ -11,7 +11,7 @@ from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.contracts.graders import AnyGrader
 from tunewise.contracts.jobs import Caller, StoredFile
 from tunewise.data.check import Limits, check
-from tunewise.data.formats import read_examples
+from tunewise.data.formats import read_conversations
 from tunewise.data.template import Template
 from tunewise.errors import RequestError
 from tunewise.evaluate import floors
@@ -22,6 +22,7 @@ from tunewise.jobs.names import resolve
 from tunewise.jobs.plan import make_spec, with_plan
 from tunewise.jobs.platform import Platform
 from tunewise.machine import this_machine
+from tunewise.planning import longest_row
 from tunewise.settings import installed_versions
 
 _FIELDS: dict[Split, str] = {"train": "training_file", "valid": "validation_file", "test": "test_file"}
@@ -48,9 +49,10 @@ def propose(
     stored = {split: stored_path(platform, caller, file_id, split) for split, file_id in chosen.items()}
     limits = Limits(
         template=Template.load(base.path),
-        max_tokens=base.context_length,
+        max_tokens=longest_row(request.method.type, base.context_length),
         overlong=platform.settings.overlong,
         context=base.context_length,
+        loss_on=request.method.loss_on,
     )
     report = check([(split, path) for split, (_, path) in stored.items()], limits)
     if report.errors or "train" not in chosen:
@@ -59,7 +61,7 @@ def propose(
         request,
         report,
         base=base,
-        max_tokens=base.context_length,
+        max_tokens=longest_row(request.method.type, base.context_length),
         overlong=platform.settings.overlong,
         machine=this_machine(),
         versions=installed_versions("torch", "transformers", "peft", "numpy") | {"tunewise": __version__},
@@ -104,7 +106,7 @@ def try_grader(
     known: list[str] = []
     if training_file is not None:
         path = stored_path(platform, caller, training_file, "train")[1]
-        known = list(floors.train_answers([example for _, example in read_examples(path)]))
+        known = list(floors.train_answers(read_conversations(path)))
     return grade(grader, [row], [answer], train_answers=known).rows[0]
 
 

@@ -20,7 +20,7 @@ from tunewise.jobs.plan import CHECK_FILE, make_spec, with_plan
 from tunewise.jobs.platform import ROWS_SUFFIX, Platform
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine
-from tunewise.planning import beta_of
+from tunewise.planning import beta_of, longest_row
 from tunewise.settings import installed_versions
 
 _SHOWN = 5
@@ -52,7 +52,7 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
         asked,
         report,
         base=base,
-        max_tokens=base.context_length,
+        max_tokens=longest_row(asked.method.type, base.context_length),
         overlong=platform.settings.overlong,
         machine=hardware,
         versions=installed_versions("torch", "transformers", "peft", "numpy") | {"tunewise": __version__},
@@ -81,9 +81,10 @@ def _checked(platform: Platform, job: Job, base: BaseModelRef) -> CheckReport:
         files.append(("valid", platform.rows_of(job.request.validation_file)))
     limits = Limits(
         template=Template.load(base.path),
-        max_tokens=base.context_length,
+        max_tokens=longest_row(job.request.method.type, base.context_length),
         overlong=platform.settings.overlong,
         context=base.context_length,
+        loss_on=job.request.method.loss_on,
     )
     report = check(files, limits)
     for split, path in files:

@@ -25,7 +25,7 @@ class TokenLoss(NamedTuple):
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
         wants_grad = ctx.needs_input_grad[0]
         grad_hidden = torch.empty_like(hidden) if wants_grad else None
         losses = hidden.new_empty(len(targets), dtype=torch.float32)
@@ -36,25 +36,36 @@ class _HeadLoss(torch.autograd.Function):
             logits = (hidden[chunk] @ head.t()).float()
             correct[chunk] = logits.argmax(-1) == target[:, 0]
             log_sum = torch.logsumexp(logits, -1, keepdim=True)
-            losses[chunk] = (log_sum - logits.gather(1, target))[:, 0]
+            losses[chunk] = (log_sum - _wanted(logits, target, smoothing))[:, 0]
             if grad_hidden is not None:
-                grad_logits = logits.sub_(log_sum).exp_().scatter_add_(1, target, -torch.ones_like(log_sum))
+                grad_logits = (
+                    logits.sub_(log_sum).exp_().scatter_add_(1, target, torch.full_like(log_sum, smoothing - 1))
+                )
+                if smoothing:
+                    grad_logits.sub_(smoothing / head.shape[0])
                 grad_hidden[chunk] = grad_logits.to(head.dtype) @ head
         ctx.save_for_backward(grad_hidden)
         ctx.mark_non_differentiable(correct)
         return losses, correct
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
         (grad_hidden,) = ctx.saved_tensors
-        return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None
+        return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None, None
 
 
-def head_loss(hidden: Tensor, head: Tensor, targets: Tensor) -> TokenLoss:
+def _wanted(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """The logits' mean under what should be predicted, (tokens, 1)."""
+    own = logits.gather(1, target)
+    return own if not smoothing else own * (1 - smoothing) + logits.mean(-1, keepdim=True) * smoothing
+
+
+def head_loss(hidden: Tensor, head: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> TokenLoss:
     """Cross-entropy of each row of `hidden @ head.T` against `targets`.
 
     hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model), frozen; targets:
-    (supervised tokens,), the ids that should be predicted.
+    (supervised tokens,), the ids that should be predicted. `label_smoothing` is the share of each target that is spread
+    evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
     """
-    losses, correct = call(_HeadLoss, hidden, head, targets)
+    losses, correct = call(_HeadLoss, hidden, head, targets, label_smoothing)
     return TokenLoss(losses, correct)

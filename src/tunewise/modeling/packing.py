@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tunewise.data.template import Rendered
 from tunewise.modeling.attention import Segment
 from tunewise.modeling.loading import backbone, head_weight
 from tunewise.modeling.loss import TokenLoss, head_loss
+from tunewise.modeling.noise import with_noise
 from tunewise.modeling.prefixes import lay_out
 
 
@@ -63,12 +64,22 @@ def computed_tokens(row: Rendered) -> int:
     return len(row.mask) - 1 - row.mask[::-1].index(1)
 
 
-def packed_loss(model: PreTrainedModel, packed: Packed) -> TokenLoss:
-    """The loss of each supervised token of packed rows, under a model loaded with packed attention."""
+def packed_loss(
+    model: PreTrainedModel, packed: Packed, *, label_smoothing: float = 0.0, noise_alpha: float | None = None
+) -> TokenLoss:
+    """The loss of each supervised token of packed rows, under a model loaded with packed attention.
+
+    `noise_alpha`: of noise on the embeddings of rows that share no prefix (see `noise`); None adds none.
+    """
+    inputs = {"input_ids": packed.ids[None]}
+    if noise_alpha is not None:
+        embed: nn.Module = model.get_input_embeddings()
+        lengths = [segment.stop - segment.start for segment in packed.segments]
+        inputs = {"inputs_embeds": with_noise(embed(packed.ids), lengths, noise_alpha)[None]}
     states: Tensor = backbone(model)(
-        input_ids=packed.ids[None],
+        **inputs,
         position_ids=packed.positions[None],
         segments=packed.segments,
         use_cache=False,
     ).last_hidden_state
-    return head_loss(states[0, packed.predicts], head_weight(model), packed.targets)
+    return head_loss(states[0, packed.predicts], head_weight(model), packed.targets, label_smoothing=label_smoothing)

@@ -15,11 +15,15 @@ from tunewise.data.template import Rendered
 
 
 class Unit(NamedTuple):
-    """`rows` that belong together; `reference` are their log-probabilities under the model that the run began with."""
+    """`rows` that belong together; `reference` are their log-probabilities under the model that the run began with.
+
+    `weight`: how much their tokens count beside those of other units.
+    """
 
     rows: tuple[Rendered, ...]
     reference: tuple[float, ...] = ()
     wanted: bool = True
+    weight: float = 1.0
 
     @property
     def tokens(self) -> int:

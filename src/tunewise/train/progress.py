@@ -17,6 +17,7 @@ class Progress(Frozen):
     epoch_size: float = Field(default=0.0, validation_alias=AliasChoices("epoch_size", "epoch_supervised"))
     valid_loss: float | None = None
     valid_accuracy: float | None = None
+    valid_bits_per_byte: float | None = None
     best_valid_loss: float | None = None
     best_step: int | None = None
     stale_epochs: int = 0

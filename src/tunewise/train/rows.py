@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import NamedTuple, assert_never
 
 from tunewise.contracts.chat import ChatExample
-from tunewise.contracts.fine_tuning import Overlong
-from tunewise.contracts.run import DataFile, RowCounts
-from tunewise.data.formats import read_examples
+from tunewise.contracts.fine_tuning import LossOn, Overlong
+from tunewise.contracts.run import DataFile, Objective, PretrainingObjective, RowCounts, SupervisedObjective
+from tunewise.data.documents import blocks, document_chunks
+from tunewise.data.formats import read_examples, read_texts
 from tunewise.data.template import Rendered, Template
 from tunewise.errors import DataError, TrainingError
 from tunewise.train.criterion import Unit
@@ -18,13 +19,19 @@ RENDER_ROWS = 1024
 
 
 class Loaded(NamedTuple):
-    """The units of one file that are trained on, in the file's order, and what became of the other rows."""
+    """The units of one file that are trained on, in the file's order, and what became of the other rows.
+
+    `text_bytes`: of plain text, the documents' UTF-8 bytes; else 0.
+    """
 
     units: list[Unit]
     counts: RowCounts
+    text_bytes: int = 0
 
 
-def load_rows(file: DataFile, template: Template, *, max_tokens: int, overlong: Overlong) -> Loaded:
+def load_rows(
+    file: DataFile, template: Template, objective: Objective, *, max_tokens: int, overlong: Overlong
+) -> Loaded:
     """Read, render and fit every row of a file.
 
     Raises:
@@ -32,9 +39,11 @@ def load_rows(file: DataFile, template: Template, *, max_tokens: int, overlong: 
         DataError: a row cannot be read, overlong_row, nothing_to_train_on (no row is left).
     """
     check_frozen(file)
+    if isinstance(objective, PretrainingObjective):
+        return _load_texts(file.path, template, max_tokens)
     units: list[Unit] = []
     seen = truncated = dropped = silent = 0
-    for line, rendered in _rendered(file.path, template):
+    for line, example, rendered in _rendered(file.path, template, _loss_on(objective)):
         seen += 1
         if rendered is None:
             silent += 1
@@ -44,7 +53,7 @@ def load_rows(file: DataFile, template: Template, *, max_tokens: int, overlong: 
         if fitted is None:
             dropped += 1
         elif any(fitted.mask[1:]):
-            units.append(Unit((fitted,)))
+            units.append(Unit((fitted,), weight=example.weight or 1.0))
         else:
             silent += 1
     if not units:
@@ -56,6 +65,26 @@ def load_rows(file: DataFile, template: Template, *, max_tokens: int, overlong: 
         )
     counts = RowCounts(rows=seen, trained=len(units), truncated=truncated, dropped=dropped, nothing_to_train_on=silent)
     return Loaded(units, counts)
+
+
+def _load_texts(path: Path, template: Template, max_tokens: int) -> Loaded:
+    """Documents as blocks of at most `max_tokens` tokens, which are the units of a batch; none is too long."""
+    rows: list[Rendered] = []
+    seen = trained = size = 0
+    texts = (text for _, text in read_texts(path))
+    while batch := list(islice(texts, RENDER_ROWS)):
+        seen += len(batch)
+        filled = [text for text in batch if text and not text.isspace()]
+        trained += len(filled)
+        size += sum(len(text.encode()) for text in filled)
+        rows += [chunk for chunks in document_chunks(template, filled, max_tokens) for chunk in chunks]
+    if not rows:
+        raise DataError(
+            "nothing_to_train_on", f"{path.name}: none of {seen} documents holds a text; add some", param="train_file"
+        )
+    units = [Unit(tuple(rows[row] for row in block)) for block in blocks([len(row.ids) for row in rows], max_tokens)]
+    counts = RowCounts(rows=seen, trained=trained, truncated=0, dropped=0, nothing_to_train_on=seen - trained)
+    return Loaded(units, counts, size)
 
 
 def check_frozen(file: DataFile) -> None:
@@ -76,19 +105,27 @@ def check_frozen(file: DataFile) -> None:
         )
 
 
-def _rendered(path: Path, template: Template) -> Iterator[tuple[int, Rendered | None]]:
-    """Line numbers and rendered rows; None where every assistant message has weight 0."""
+def _loss_on(objective: Objective) -> LossOn:
+    """Which messages carry loss; an answer that is compared is the assistant's."""
+    return objective.loss_on if isinstance(objective, SupervisedObjective) else "assistant"
+
+
+def _rendered(path: Path, template: Template, loss_on: LossOn) -> Iterator[tuple[int, ChatExample, Rendered | None]]:
+    """Line numbers, rows and rendered rows; None where no message that carries loss has weight 1."""
     examples = iter(read_examples(path))
     while block := list(islice(examples, RENDER_ROWS)):
-        yield from zip((line for line, _ in block), _render_block(path, block, template), strict=True)
+        yield from _render_block(path, block, template, loss_on)
 
 
-def _render_block(path: Path, block: list[tuple[int, ChatExample]], template: Template) -> Iterator[Rendered | None]:
-    for (line, _), rendered in zip(block, template.render_batch([example for _, example in block]), strict=True):
+def _render_block(
+    path: Path, block: list[tuple[int, ChatExample]], template: Template, loss_on: LossOn
+) -> Iterator[tuple[int, ChatExample, Rendered | None]]:
+    outcomes = template.render_batch([example for _, example in block], loss_on)
+    for (line, example), rendered in zip(block, outcomes, strict=True):
         if isinstance(rendered, Rendered):
-            yield rendered
+            yield line, example, rendered
         elif rendered.code == "nothing_to_train_on":
-            yield None
+            yield line, example, None
         else:
             raise DataError(rendered.code, f"{path.name}, line {line}: {rendered.message}", param=rendered.param)
 

@@ -4,6 +4,7 @@ Everything that decides a weight is either in the spec, in the newest checkpoint
 run that was killed ends in the same weights as one that was not. Knows nothing of jobs or of who started it.
 """
 
+import math
 import resource
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from tunewise.train.criterion import Tally
 from tunewise.train.journal import make_directory_whole, write_whole
 from tunewise.train.plan import step_rows, validation_sample
 from tunewise.train.progress import Progress
+from tunewise.train.rows import Loaded
 from tunewise.train.schedule import learning_rate
 from tunewise.train.session import Session, trainable
 from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate
@@ -95,6 +97,7 @@ def _record(session: Session, tally: Tally, started: float) -> None:
         valid_mean_token_accuracy=sampled.accuracy if sampled else None,
         full_valid_loss=full.loss if full else None,
         full_valid_mean_token_accuracy=full.accuracy if full else None,
+        full_valid_bits_per_byte=_bits_per_byte(session.valid, full),
         tokens=before.tokens + tally.tokens,
         seconds=time.monotonic() - started,
         **_rewards("train", tally),
@@ -114,6 +117,13 @@ def _record(session: Session, tally: Tally, started: float) -> None:
         }
         | (_epoch_end(session, metrics) if ends_epoch else {})
     )
+
+
+def _bits_per_byte(valid: Loaded | None, full: Tally | None) -> float | None:
+    """The summed loss of all documents in bits over their bytes; None where there is no plain text."""
+    if valid is None or full is None or not valid.text_bytes:
+        return None
+    return full.loss_sum / math.log(2) / valid.text_bytes
 
 
 def _rewards(rows: str, tally: Tally | None) -> dict[str, float]:
@@ -136,6 +146,7 @@ def _epoch_end(session: Session, metrics: StepMetrics) -> dict[str, object]:
     return ended | {
         "valid_loss": loss,
         "valid_accuracy": metrics.full_valid_mean_token_accuracy,
+        "valid_bits_per_byte": metrics.full_valid_bits_per_byte,
         "best_valid_loss": loss if improved else before.best_valid_loss,
         "best_step": metrics.step if improved else before.best_step,
         "stale_epochs": 0 if improved else before.stale_epochs + 1,
@@ -211,6 +222,7 @@ def result(session: Session, held: Progress, error: RunFailure | None = None) ->
         train_loss=held.epoch_loss_sum / held.epoch_size if held.epoch_size else None,
         valid_loss=held.valid_loss,
         valid_mean_token_accuracy=held.valid_accuracy,
+        valid_bits_per_byte=held.valid_bits_per_byte,
         seconds=progress.seconds,
         tokens_per_second=progress.tokens / progress.seconds if progress.seconds else 0.0,
         peak_memory_bytes=peak_memory_bytes(),

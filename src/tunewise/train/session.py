@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -104,12 +105,9 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
     """
     torch.set_num_threads(min(usable_cores(), spec.threads or usable_cores()))
     template = Template.load(_existing(spec.base_model))
-    train = load_rows(spec.train_file, template, max_tokens=spec.max_tokens, overlong=spec.overlong)
-    valid = (
-        load_rows(spec.valid_file, template, max_tokens=spec.max_tokens, overlong=spec.overlong)
-        if spec.valid_file
-        else None
-    )
+    load = partial(load_rows, template=template, objective=spec.objective, max_tokens=spec.max_tokens)
+    train = load(spec.train_file, overlong=spec.overlong)
+    valid = load(spec.valid_file, overlong=spec.overlong) if spec.valid_file else None
     base = load_frozen(spec.base_model, spec.dtype)
     longest = max(unit.tokens for unit in train.units)
     _decide_on_activations(base, spec, longest + PART_TOKENS)

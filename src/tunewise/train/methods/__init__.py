@@ -2,7 +2,14 @@
 
 from typing import assert_never
 
-from tunewise.contracts.run import Objective
+from tunewise.contracts.run import (
+    DpoObjective,
+    KtoObjective,
+    Objective,
+    OrpoObjective,
+    PretrainingObjective,
+    SupervisedObjective,
+)
 from tunewise.errors import TrainingError
 from tunewise.train.criterion import Criterion
 from tunewise.train.methods.supervised import TokenCriterion
@@ -14,14 +21,20 @@ def criterion(objective: Objective, *, share_prefixes: bool) -> Criterion:
     Raises:
         TrainingError: unsupported_method.
     """
-    match objective.type:
-        case "supervised":
+    match objective:
+        case SupervisedObjective():
+            return TokenCriterion(
+                share_prefixes=share_prefixes,
+                label_smoothing=objective.label_smoothing,
+                neftune_alpha=objective.neftune_alpha,
+            )
+        case PretrainingObjective():
             return TokenCriterion(share_prefixes=share_prefixes)
-        case "dpo" | "orpo" | "kto" | "pretraining":
+        case DpoObjective() | OrpoObjective() | KtoObjective():
             raise TrainingError(
                 "unsupported_method",
-                f"method.type: {objective.type!r} is not trained by this version; choose supervised",
+                f"method.type: {objective.type!r} is not trained by this version; choose supervised or pretraining",
                 param="method.type",
             )
         case _:
-            assert_never(objective.type)
+            assert_never(objective)
