@@ -166,3 +166,17 @@ def test_lines_that_are_no_rows_are_dealt_too(tmp_path: Path) -> None:
     parts = [bytearray() for _ in range(2)]
     assert sum(dealt(path, (0.5, 0.5), [part.extend for part in parts])) == 20
     assert [part.count(b"{broken") for part in parts] in ([0, 10], [10, 0])
+
+
+def test_short_questions_of_one_form_are_dealt_apart(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    colours = ("red", "green", "blue")
+    path.write_bytes(
+        b"\n".join(
+            row(f"What colour has thing {n}, the {'big' if n % 2 else 'small'} one?", colours[n % 3]) for n in range(60)
+        )
+    )
+    parts = [bytearray() for _ in range(3)]
+    counts = dealt(path, (0.7, 0.1, 0.2), [part.extend for part in parts])
+    assert all(abs(count - wanted) <= 2 for count, wanted in zip(counts, (42, 6, 12), strict=True))
+    assert all(colour.encode() in parts[2] for colour in colours)

@@ -97,36 +97,47 @@ def leaks(split: Split, held_out: Survey, source: Split, other: Survey, frame: F
     return found
 
 
-def kindred(prints: Fingerprints) -> npt.NDArray[np.int64]:
-    """For each row the number of its group: rows of two groups do not leak into one another; (rows,) numbers.
+def kindred(found: Survey, frame: Frame) -> list[int]:
+    """For each row the number of its group: rows of two groups do not leak into one another.
 
-    Together are rows with the same prompt, with the same question unless it is asked again and again, and near copies.
+    Together are rows with the same prompt, with the same question unless it is asked again and again, and near copies;
+    what the signatures take for one is measured, as many short questions look alike to them.
     """
+    prints = found.fingerprints
     rows = np.arange(len(prints.rows))
     # A part of the rows has a lower limit, and a question that is below it there must not stand in another part.
     questions = _identifying(prints.questions, slack=PARTS_SLACK)
-    pairs = [
+    equal = [
         np.stack([rows, first_equal(prints.prompts, prints.prompts)], axis=1),
         np.stack([rows, first_equal(questions, questions)], axis=1)[questions != 0],
-        similarity.alike(prints.question_signatures, prints.answer_signatures, CANDIDATE),
     ]
-    return _joined(len(rows), np.concatenate(pairs))
+    groups = Groups(len(rows))
+    for row, other in np.concatenate(equal).tolist():
+        groups.join(row, other)
+    for row, other in similarity.alike(prints.question_signatures, prints.answer_signatures, CANDIDATE).tolist():
+        if groups.of(row) != groups.of(other) and _measured(found, found, row, other, frame) >= similarity.THRESHOLD:
+            groups.join(row, other)
+    return [groups.of(row) for row in range(len(rows))]
 
 
-def _joined(count: int, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The first row of each row's group, when the rows of every pair are in one group: (count,)."""
-    leads = list(range(count))
+class Groups:
+    """Things that are joined pair by pair; a group's number is that of its first."""
 
-    def lead(row: int) -> int:
-        while leads[row] != row:
-            leads[row] = leads[leads[row]]
-            row = leads[row]
-        return row
+    def __init__(self, count: int) -> None:
+        self._leads = list(range(count))
 
-    for left, right in pairs[pairs[:, 0] != pairs[:, 1]].tolist():
-        first, second = sorted((lead(left), lead(right)))
-        leads[second] = first
-    return np.array([lead(row) for row in range(count)], dtype=np.int64)
+    def of(self, thing: int) -> int:
+        """The group that it is in."""
+        leads = self._leads
+        while leads[thing] != thing:
+            leads[thing] = leads[leads[thing]]
+            thing = leads[thing]
+        return thing
+
+    def join(self, thing: int, other: int) -> None:
+        """Make one group of theirs."""
+        first, second = sorted((self.of(thing), self.of(other)))
+        self._leads[second] = first
 
 
 def _identifying(questions: similarity.Keys, slack: int = 1) -> similarity.Keys:

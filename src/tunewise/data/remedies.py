@@ -73,8 +73,9 @@ def dealt(path: Path, shares: Sequence[float], outs: Sequence[Callable[[bytes], 
 def _kindred_lines(path: Path) -> dict[int, Group]:
     """The group of each line that is a row."""
     row_format = detect_format(path)
-    prints = survey(path, row_format, first_frame(path, row_format)).fingerprints
-    return dict(zip(prints.lines.tolist(), kindred(prints).tolist(), strict=True))
+    frame = first_frame(path, row_format)
+    found = survey(path, row_format, frame)
+    return dict(zip(found.fingerprints.lines.tolist(), kindred(found, frame), strict=True))
 
 
 def _drawn(groups: Counter[Group], shares: Sequence[float]) -> dict[Group, int]:
