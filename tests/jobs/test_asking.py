@@ -13,7 +13,7 @@ from tunewise.contracts.run import BaseModelRef
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, DataError, ModelError
 from tunewise.jobs.adapter import Adapter
-from tunewise.jobs.arms import ask_tuned, check_arms
+from tunewise.jobs.arms import ask_tuned, check_arms, local_arms
 from tunewise.jobs.lab import Lab
 from tunewise.machine import Machine
 
@@ -73,3 +73,12 @@ def test_every_document_has_a_text(tmp_path: Path) -> None:
     for documents, says in ((bad, "line 2: a document needs"), (tmp_path / "absent.jsonl", "No such file")):
         with pytest.raises(DataError, match=says):
             check_arms(ArmsConfig(retrieval=RetrievalArm(documents=documents)))
+
+
+def test_where_plain_text_is_trained_on_it_is_looked_up_and_no_example_is_shown(lab: Lab, tmp_path: Path) -> None:
+    texts = write_jsonl(tmp_path / "texts.jsonl", [{"text": "Rye is ground at Thornby."}, {"text": "Owls sleep."}])
+    config = lab.config.model_copy(update={"data": lab.config.data.model_copy(update={"train": texts})})
+    asked = {arm.arm: arm for arm in local_arms(lab._replace(config=config), [row("Where is rye ground?")], [])}
+    assert set(asked) == {"prompt", "retrieval"}
+    assert asked["retrieval"].settings["source"] == "texts.jsonl"
+    assert "Rye is ground at Thornby." in str(asked["retrieval"].requests[0].messages)

@@ -208,7 +208,7 @@ def test_a_validation_split_is_validated_with(file: Path, settings: Settings) ->
 @pytest.mark.parametrize(
     ("row", "code"),
     [
-        ({"messages": "### Human: hello ### Assistant: hi"}, "plain_text_rows"),
+        ({"messages": 7}, "not_messages"),
         ({"text": "hello"}, "unknown_column"),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}, "too_few_rows"),
     ],
@@ -317,3 +317,37 @@ def test_without_peft_every_weight_is_trained_and_an_adapter_s_keys_mean_nothing
     assert rate == pytest.approx(1e-4 / base_learning_rate(TrainingRequest(weights="full")))
     told = {key.key: key.fate for key in found.keys}
     assert told["params.lora_r"] == told["params.target_modules"] == "no counterpart"
+
+
+TEXTS = [
+    f"In year {n} the mill at Thornby ground {n * 3} sacks of rye, and the river did not freeze." for n in range(40)
+]
+
+
+@pytest.mark.parametrize("column", ["text_column: story", "text_column: text"])
+def test_plain_text_is_trained_on_as_text_and_judged_by_how_it_goes_on(
+    file: Path, settings: Settings, column: str
+) -> None:
+    name = column.split(": ")[1]
+    write_rows(file.parent / "rows" / "train.jsonl", [{name: text} for text in TEXTS])
+    result = prepared(changed(file, "text_column: messages", column), settings)
+    config = load_config(result.config)
+    assert config.training.method.type == "pretraining"
+    assert config.training.method.hyperparameters.n_epochs == 2
+    trained = [json.loads(line) for line in config.data.train.read_text().splitlines()]
+    asked = [json.loads(line)["messages"] for line in config.data.test.read_text().splitlines()]
+    assert len(trained) == 30
+    assert trained[0].keys() == {"text"}
+    kept_out = set(TEXTS) - {row["text"] for row in trained}
+    assert {f"{question['content']} {answer['content']}" for question, answer in asked} == kept_out
+    told = {key.key: key.became for key in result.keys}
+    assert told["params.epochs"] == "training.method.pretraining.hyperparameters.n_epochs: 2"
+    assert any("asked by their first half" in note for note in result.notes)
+    assert [grader.type for grader in config.graders] == ["text_similarity"]
+
+
+def test_texts_too_short_to_be_halved_are_refused(file: Path, settings: Settings) -> None:
+    write_rows(file.parent / "rows" / "train.jsonl", [{"messages": f"Text {n}."} for n in range(40)])
+    with pytest.raises(DataError, match="has 40 characters") as refused:
+        prepared(file, settings)
+    assert refused.value.code == "too_few_rows"

@@ -25,6 +25,8 @@ from tunewise.settings import secret
 
 # An answer may be somewhat longer than every one that was seen; one that runs on for ever must still end.
 _ROOM_BEYOND_LONGEST = 1.25
+# Of plain text, which has no answers to look at.
+_UNSEEN_TOKENS = 200
 _LEAST_ROOM_TOKENS = 16
 
 
@@ -50,15 +52,16 @@ def check_arms(config: ArmsConfig) -> None:
 
 
 def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[Asked]:
-    """Every alternative to a fine-tune, and the floors."""
+    """Every alternative to a fine-tune, and the floors, where there are train rows that show answers."""
     asked = []
     for arm in lab.config.arms.prompt:
         if arm.endpoint is not None:
             built = arms.prompt_arm(arm, rows)
             answers = _reuse(lab, built, train) or _ask(lab, built, _remote_server(arm.endpoint), train)
             asked.append(Asked(answers, arm.endpoint))
-    asked += [Asked(answers, None) for answers in _ask_hosted(lab, _local_arms(lab, rows, train), train, None)]
-    asked += [Asked(floors.majority_answers(train, rows), None), Asked(floors.nearest_answers(train, rows), None)]
+    asked += [Asked(answers, None) for answers in _ask_hosted(lab, local_arms(lab, rows, train), train, None)]
+    if train:
+        asked += [Asked(floors.majority_answers(train, rows), None), Asked(floors.nearest_answers(train, rows), None)]
     return asked
 
 
@@ -71,13 +74,17 @@ def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], a
     return _ask_hosted(lab, [arms.within(arms.tuned_arm(rows), _window(lab, train))], train, adapter)[0]
 
 
-def _local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[ArmRequests]:
+def local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[ArmRequests]:
+    """What is asked of the base model. Without train rows that show answers none is shown, and text is looked up."""
     config, window = lab.config.arms, _window(lab, train)
     built = [arms.prompt_arm(arm, rows) for arm in config.prompt if arm.endpoint is None]
-    if config.few_shot is not None:
+    if config.few_shot is not None and train:
         built.append(arms.few_shot_arm(config.few_shot, rows, train, window, seed=lab.config.training.seed))
     if config.retrieval is not None:
-        built.append(arms.retrieval_arm(config.retrieval, rows, train, window))
+        # What plain text teaches could be looked up in it just as well.
+        looked_up = config.retrieval.documents if train else config.retrieval.documents or lab.config.data.train
+        retrieval = config.retrieval.model_copy(update={"documents": looked_up})
+        built.append(arms.retrieval_arm(retrieval, rows, train, window))
     return [arms.within(arm, window) for arm in built]
 
 
@@ -172,7 +179,8 @@ def _sampling(lab: Lab, train: Sequence[ChatExample]) -> Sampling:
     asked = lab.config.evaluation
     limit = asked.max_completion_tokens
     if limit == "auto":
-        longest = max((len(lab.template.encode(text)) for text in floors.train_answers(train)), default=0)
+        known = [len(lab.template.encode(text)) for text in floors.train_answers(train)]
+        longest = max(known, default=0) if train else _UNSEEN_TOKENS
         limit = int(longest * _ROOM_BEYOND_LONGEST) + _LEAST_ROOM_TOKENS
     return Sampling(max_completion_tokens=limit, temperature=asked.temperature, seed=lab.config.training.seed)
 

@@ -18,6 +18,7 @@ from tunewise.data.columns import named
 from tunewise.data.convert import convert, detect, unanswered
 from tunewise.data.tables.hub import fetch, is_hub_id
 from tunewise.errors import DataError
+from tunewise.jobs import autotrain_text
 from tunewise.jobs.stages import write_whole
 from tunewise.planning import PREFERENCES
 from tunewise.settings import Settings
@@ -25,6 +26,10 @@ from tunewise.settings import Settings
 LEAST_ROWS = 30
 TEST_SHARE, LEAST_TEST_ROWS, MOST_TEST_ROWS = 10, 10, 200
 MOST_LABELS, LABEL_CHARS = 50, 40
+TEXT_NOTE = (
+    "plain text without roles is trained on token by token, as AutoTrain does (pretraining); it asks nothing, so that "
+    "{asked} of the texts that are kept out are asked by their first half and graded by their second"
+)
 
 
 class HeldOut(NamedTuple):
@@ -45,8 +50,11 @@ def prepare(translation: Translation, config_path: Path, output: Path | None, se
     directory = output or config_path.resolve().parent / "runs" / translation.project
     data_dir = directory / "data"
     data_dir.mkdir(parents=True, exist_ok=True)
+    translation = _as_trained(translation, config_path, settings)
     notes = _convert(translation, translation.train_split, data_dir / "all.jsonl", config_path, settings)
     held_out = _hold_out(data_dir)
+    if translation.method == "pretraining":
+        notes.append(TEXT_NOTE.format(asked=autotrain_text.ask_by_halves(data_dir / "test.jsonl")))
     data: dict[str, Any] = {"train": "data/train.jsonl", "test": "data/test.jsonl"}
     if translation.valid_split is not None:
         notes += _convert(translation, translation.valid_split, data_dir / "valid.jsonl", config_path, settings)
@@ -66,6 +74,15 @@ def prepare(translation: Translation, config_path: Path, output: Path | None, se
     return Prepared(config=path, directory=directory, keys=translation.keys, notes=tuple(notes))
 
 
+def _as_trained(translation: Translation, config_path: Path, settings: Settings) -> Translation:
+    """With plain text, as AutoTrain trains it."""
+    place, split = _located(translation.rows, translation.train_split, config_path, settings)
+    if translation.method in PREFERENCES:
+        return translation
+    column = autotrain_text.text_column(translation, detect(place, ColumnMapping(to="chat", split=split)))
+    return translation if column is None else autotrain_text.as_pretraining(translation, column)
+
+
 def _convert(
     translation: Translation, split: str | None, out: Path, config_path: Path, settings: Settings
 ) -> list[str]:
@@ -76,11 +93,14 @@ def _convert(
     """
     place, wanted = _located(translation.rows, split, config_path, settings)
     column, said = translation.text_column, _said(translation)
+    if translation.method == "pretraining":
+        written = autotrain_text.write_texts(place, wanted, column or autotrain_text.DEFAULT_COLUMN, out)
+        return [f"{split or place.name}: {written} texts from {column!r}"]
     found = detect(place, said.model_copy(update={"split": wanted}))
     kind = next((one.kind for one in found.columns if one.name == column), "")
     if said.to == "chat" and column is not None and "list of messages" not in kind:
         raise DataError(
-            "plain_text_rows",
+            "not_messages",
             f"{place}: column {column!r} holds {kind}, and training needs messages with roles; name another column in "
             "data.column_mapping.text_column, or convert the file with tunewise data convert",
             param="data.column_mapping.text_column",
@@ -163,7 +183,7 @@ def _digest(line: bytes) -> bytes:
 
 def _note_answer(held_out: HeldOut, line: bytes, *, is_test: bool) -> None:
     row = msgspec.json.decode(line)
-    content = (row.get("messages") or row["preferred_output"])[-1].get("content")
+    content = (row.get("messages") or row.get("preferred_output") or [{}])[-1].get("content")
     answer = content if isinstance(content, str) else ""
     if is_test:
         held_out.answers.append(answer)
