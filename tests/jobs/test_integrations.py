@@ -143,6 +143,7 @@ def test_a_real_offline_run_has_the_metrics_and_nobody_was_called(platform: Plat
     assert run.host != socket.gethostname()
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert (config["job_id"], config["seed"], config["status"]) == (job.id, 5, "succeeded")
+    assert config["method"] == "supervised"
     assert not any(b"secret" in file.read_bytes() for file in place.rglob("*") if file.is_file())
     assert sorted(path.name for path in place.parent.iterdir()) == [place.name], "nothing is left aside"
     assert callers == []

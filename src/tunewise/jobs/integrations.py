@@ -100,7 +100,8 @@ def _write_run(platform: Platform, job: Job, asked: WandbIntegration, metrics: M
 def _config(job: Job) -> dict[str, object]:
     """What the job was made with, and what came of it. No metadata: they may say what is nobody else's business."""
     asked = job.request.model_dump(mode="json", include={"model", "base", "training_file", "validation_file", "seed"})
-    numbers = job.hyperparameters.model_dump() if job.hyperparameters else {}
+    numbers = {"method": job.request.method.type}
+    numbers |= job.hyperparameters.model_dump(exclude_none=True) if job.hyperparameters else {}
     ended = {"job_id": job.id, "status": job.status, "fine_tuned_model": job.fine_tuned_model}
     return asked | numbers | ended | {"trained_tokens": job.trained_tokens}
 
