@@ -63,3 +63,9 @@ def test_what_was_measured_is_told_at_the_end() -> None:
     speed = Reason("tokens_per_second", "800", "measured in two steps")
     told = explain(TrainingRequest(), spec(TrainingRequest()), PLAIN_CPU, FITTED, measured=[speed])
     assert told[-1] == speed
+
+
+def test_plain_text_is_counted_in_blocks_and_read_once() -> None:
+    told = reasons(TrainingRequest(method=Method(type="pretraining")))
+    assert told["n_epochs"].why == "plain text is read once"
+    assert told["batch_size"].why.startswith("400 blocks: ")

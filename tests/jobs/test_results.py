@@ -3,7 +3,7 @@
 import pytest
 
 from tunewise.contracts.run import REWARD_METRICS
-from tunewise.jobs.results import DIALECTS, Dialect, result_csv, result_file_id
+from tunewise.jobs.results import DIALECTS, Dialect, extra_columns, result_csv, result_file_id
 
 METRICS: list[dict[str, float | int | None]] = [
     {
@@ -50,7 +50,7 @@ def test_a_preference_job_s_rewards_have_columns_of_their_own_in_both_dialects()
     steps: list[dict[str, float | int | None]] = [METRICS[0], METRICS[1] | {"train_reward_margin": 0.25}]
     for dialect in DIALECTS:
         plain = result_csv(steps, dialect).splitlines()
-        told = result_csv(steps, dialect, with_rewards=True).splitlines()
+        told = result_csv(steps, dialect, extra_columns("dpo")).splitlines()
         assert told[0] == ",".join([plain[0], *REWARD_METRICS])
         assert told[1] == plain[1] + "," * len(REWARD_METRICS)
         assert told[2].split(",")[told[0].split(",").index("train_reward_margin")] == "0.25"

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
+from tunewise.contracts.fine_tuning import MethodType
 from tunewise.contracts.jobs import Job, StoredFile
 from tunewise.contracts.run import REWARD_METRICS
 from tunewise.jobs.platform import Platform
@@ -58,7 +59,7 @@ def write_result(
     Raises:
         OSError: the disk is full.
     """
-    table = result_csv(metrics, dialect, with_rewards=job.request.method.type in PREFERENCES).encode()
+    table = result_csv(metrics, dialect, extra_columns(job.request.method.type)).encode()
     file = StoredFile(
         id=result_file_id(job.id, dialect),
         project=job.project,
@@ -78,16 +79,19 @@ def write_result(
     return file
 
 
-def result_csv(
-    metrics: Sequence[Mapping[str, float | int | None]], dialect: Dialect, *, with_rewards: bool = False
-) -> str:
-    """One row a step, five decimals, blank where nothing was measured; rewards under their own names in both."""
-    columns = COLUMNS[dialect] | ({name: name for name in REWARD_METRICS} if with_rewards else {})
+def result_csv(metrics: Sequence[Mapping[str, float | int | None]], dialect: Dialect, extra: Sequence[str] = ()) -> str:
+    """One row a step, five decimals, blank where nothing was measured; `extra` columns are called alike in both."""
+    columns = COLUMNS[dialect] | {name: name for name in extra}
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(columns)
     rows.writerows([_cell(step.get(name)) for name in columns.values()] for step in metrics)
     return text.getvalue()
+
+
+def extra_columns(method: MethodType) -> tuple[str, ...]:
+    """What is measured with this method only, under the names that the events have."""
+    return REWARD_METRICS if method in PREFERENCES else ()
 
 
 def _cell(number: float | int | None) -> float | int | str:
