@@ -54,3 +54,8 @@ def test_a_preference_job_s_rewards_have_columns_of_their_own_in_both_dialects()
         assert told[0] == ",".join([plain[0], *REWARD_METRICS])
         assert told[1] == plain[1] + "," * len(REWARD_METRICS)
         assert told[2].split(",")[told[0].split(",").index("train_reward_margin")] == "0.25"
+
+
+def test_of_plain_text_the_bits_per_byte_are_a_column() -> None:
+    assert extra_columns("pretraining") == ("full_valid_bits_per_byte",)
+    assert extra_columns("supervised") == ()

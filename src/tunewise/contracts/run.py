@@ -49,7 +49,8 @@ REWARD_METRICS = tuple(
 )
 
 # Told where they are known: rewards of preferences, bits per byte of plain text.
-OPTIONAL_METRICS = (*REWARD_METRICS, "full_valid_bits_per_byte")
+TEXT_METRICS = ("full_valid_bits_per_byte",)
+OPTIONAL_METRICS = (*REWARD_METRICS, *TEXT_METRICS)
 
 PositiveInt: TypeAlias = Annotated[int, Field(ge=1)]
 

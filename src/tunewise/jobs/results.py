@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from tunewise.contracts.fine_tuning import MethodType
 from tunewise.contracts.jobs import Job, StoredFile
-from tunewise.contracts.run import REWARD_METRICS
+from tunewise.contracts.run import REWARD_METRICS, TEXT_METRICS
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.stages import sync_directory
 from tunewise.planning import PREFERENCES
@@ -91,6 +91,8 @@ def result_csv(metrics: Sequence[Mapping[str, float | int | None]], dialect: Dia
 
 def extra_columns(method: MethodType) -> tuple[str, ...]:
     """What is measured with this method only, under the names that the events have."""
+    if method == "pretraining":
+        return TEXT_METRICS
     return REWARD_METRICS if method in PREFERENCES else ()
 
 

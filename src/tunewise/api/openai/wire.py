@@ -22,7 +22,7 @@ from tunewise.contracts.jobs import (
     UploadStatus,
     WandbIntegration,
 )
-from tunewise.contracts.run import REWARD_METRICS, RunFailure
+from tunewise.contracts.run import OPTIONAL_METRICS, RunFailure
 from tunewise.jobs.integrations import wandb_run_id
 from tunewise.jobs.models import ListedModel
 from tunewise.jobs.uploads import UploadState
@@ -303,9 +303,9 @@ def checkpoint(model: TunedModel) -> FineTuningCheckpoint:
 
 
 def checkpoint_metrics(model: TunedModel) -> Metrics:
-    """OpenAI's metrics, measured or not, and the rewards of preferences; as both dialects send them."""
-    rewards = {name: model.metrics[name] for name in REWARD_METRICS if name in model.metrics}
-    return {name: model.metrics.get(name) for name in CHECKPOINT_METRICS} | rewards
+    """OpenAI's metrics, measured or not, and those that only some methods have; as both dialects send them."""
+    others = {name: model.metrics[name] for name in OPTIONAL_METRICS if name in model.metrics}
+    return {name: model.metrics.get(name) for name in CHECKPOINT_METRICS} | others
 
 
 def file_object(file: StoredFile, settings: Settings) -> FileObject:
