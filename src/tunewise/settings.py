@@ -156,6 +156,12 @@ def environment(**defaults: str) -> dict[str, str]:
     return defaults | dict(os.environ)
 
 
+def set_environment(**defaults: str) -> None:
+    """Set what libraries of this process read, where it is not set already."""
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
 def installed_versions(*packages: str) -> dict[str, str]:
     """Version of each package, and of Python, without importing any."""
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}

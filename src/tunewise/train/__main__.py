@@ -1,10 +1,12 @@
 """`python -m tunewise.train RUN_DIR`: train a run, or go on with it.
 
 `--lock FD` names an inherited file descriptor that holds the run directory's lock already, so that whoever starts a
-trainer leaves no moment in which the directory is free.
+trainer leaves no moment in which the directory is free. A run of several processes is started in the same way, or as
+`torchrun --nproc-per-node N -m tunewise.train RUN_DIR`.
 
 Exit codes: 0 the run succeeded (now or before); 128 + n paused by signal n with a checkpoint written, start it again to
-go on; 2 to 5 it failed, and `result.json` says why; 1 a fault in this program.
+go on; 2 to 5 it failed, and `result.json` says why; 75 one of its processes was killed, start it again to go on; 1 a
+fault in this program.
 """
 
 import argparse
@@ -15,15 +17,20 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
+
+from torch.distributed import is_torchelastic_launched
 
 from tunewise.contracts.run import LOCK_FILE, PID_WIDTH, RESULT_FILE, RowCounts, RunFailure, RunResult
 from tunewise.errors import TrainingError, TunewiseError
 from tunewise.train.checkpoint import remove_leftovers
 from tunewise.train.failures import named
+from tunewise.train.ranks import run_in_processes, run_under_torchrun
 from tunewise.train.run import finish, peak_memory_bytes, result, run_steps, write_result
 from tunewise.train.session import Session, open_session, read_spec
+from tunewise.train.world import ALONE, ProcessLost, World
 
 log = logging.getLogger("tunewise.train")
 
@@ -59,11 +66,31 @@ def main(arguments: list[str]) -> int:
     pause = PauseSignal()
     directory = asked.directory.resolve()
     try:
+        if is_torchelastic_launched():
+            return run_under_torchrun(partial(_train_as_rank, directory, pause))
         with lock(directory, asked.lock):
-            return train(directory, pause)
+            processes = _processes(directory)
+            if processes == 1:
+                return train(directory, pause, ALONE)
+            return run_in_processes(directory, processes, partial(train, directory, pause))
     except TunewiseError as error:
         log.error("%s", error.message)
         return error.exit_code
+
+
+def _processes(directory: Path) -> int:
+    """How many the run is to be; one where that cannot be read, which then says why and writes it down."""
+    try:
+        return read_spec(directory).processes
+    except TunewiseError:
+        return 1
+
+
+def _train_as_rank(directory: Path, pause: PauseSignal, world: World) -> int:
+    if not world.is_first:
+        return train(directory, pause, world)
+    with lock(directory):
+        return train(directory, pause, world)
 
 
 def _parsed(arguments: list[str]) -> argparse.Namespace | None:
@@ -98,31 +125,37 @@ def lock(directory: Path, inherited: int | None = None) -> Iterator[None]:
         os.close(file)
 
 
-def train(directory: Path, pause: PauseSignal) -> int:
-    """Train the run in `directory` to its end, to a pause, or to a failure that is written down."""
+def train(directory: Path, pause: PauseSignal, world: World) -> int:
+    """Train the run in `directory` to its end, to a pause, or to a failure that is written down by the first process."""
     if has_succeeded(directory):
         log.info("%s: this run has succeeded already", directory)
         return 0
     session: Session | None = None
     try:
-        (directory / RESULT_FILE).unlink(missing_ok=True)
-        (directory / RESERVE_FILE).write_bytes(os.urandom(RESERVE_BYTES))
-        session = open_session(directory, read_spec(directory))
+        if world.is_first:
+            (directory / RESULT_FILE).unlink(missing_ok=True)
+            (directory / RESERVE_FILE).write_bytes(os.urandom(RESERVE_BYTES))
+        session = open_session(directory, read_spec(directory), world)
         log.info("step %d of %d", session.progress.step, session.total_steps)
         run_steps(session, pause.is_set)
-        if pause.number is not None and not session.is_finished:
+        if not session.is_finished:
             log.info("paused at step %d", session.progress.step)
-            return 128 + pause.number
+            return 128 + (pause.number or signal.SIGTERM)
         finish(session)
     except BaseException as error:
-        known = named(error)
-        record_failure(directory, session, known or TrainingError("internal_error", f"{type(error).__name__}: {error}"))
+        known = named(error) or world.cause(error)
+        told = known or TrainingError("internal_error", f"{type(error).__name__}: {error}")
+        if not world.is_first:
+            world.tell_failure(told)
+        elif not isinstance(known, ProcessLost):
+            record_failure(directory, session, told)
         if known is None:
             raise
         log.error("%s", known.message)
         return known.exit_code
     finally:
-        (directory / RESERVE_FILE).unlink(missing_ok=True)
+        if world.is_first:
+            (directory / RESERVE_FILE).unlink(missing_ok=True)
     return 0
 
 

@@ -56,6 +56,25 @@ class Journal:
         self._file.close()
 
 
+class Silence:
+    """The journal of a process whose steps another one tells of."""
+
+    size = seq = 0
+
+    def write(
+        self,
+        message: str,
+        *,
+        level: Literal["info", "warn", "error"] = "info",
+        metrics: StepMetrics | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing is to be waited for."""
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file so that it is the old one or the new one at every moment, also after a power cut."""
     aside = path.with_name(f".{path.name}.aside")

@@ -4,7 +4,7 @@ An optimizer step's rows are those of a plain seeded shuffle. Only how a step's 
 memory depends on their lengths, and the split changes no sum. Knows nothing of torch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -34,6 +34,11 @@ def step_rows(rows: int, batch_size: int, *, seed: int, step: int) -> list[int]:
     return epoch_order(rows, seed=seed, epoch=epoch)[within * batch_size : (within + 1) * batch_size]
 
 
+def draw_seed(*, seed: int, step: int, rank: int) -> int:
+    """What dropout and other noise of a step is drawn from: other numbers in each process."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0])
+
+
 class _Part(NamedTuple):
     """Tokens computed, the most that one of its units shares with others, and its units."""
 
@@ -59,6 +64,23 @@ def parts(chosen: Sequence[int], cost: Cost, part_tokens: int = PART_TOKENS) -> 
         else:
             filled.append(_Part(own[unit], 0, (unit,)))
     return [list(part.members) for part in filled]
+
+
+def share(chosen: Sequence[int], lengths: Mapping[int, int], *, rank: int, size: int) -> list[int]:
+    """The rows of a step that one of `size` processes computes, in the step's order: about as many tokens for each.
+
+    The longest row goes to whoever has least so far. All processes come to the same division, without a word.
+    """
+    if size == 1:
+        return list(chosen)
+    held = [0] * size
+    taken: set[int] = set()
+    for row in sorted(chosen, key=lambda row: (-lengths[row], row)):
+        least = held.index(min(held))
+        held[least] += lengths[row]
+        if least == rank:
+            taken.add(row)
+    return [row for row in chosen if row in taken]
 
 
 def validation_sample(rows: int, size: int, *, seed: int) -> list[int]:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+import torch
+
 from tunewise.contracts.run import (
     ADAPTER_DIR,
     ADAPTER_WEIGHTS_FILE,
@@ -24,7 +26,7 @@ from tunewise.train.adapter import write_adapter
 from tunewise.train.checkpoint import KEPT_EPOCHS, directory_of, load_weights, prune, save_checkpoint
 from tunewise.train.criterion import Tally
 from tunewise.train.journal import make_directory_whole, write_whole
-from tunewise.train.plan import step_rows, validation_sample
+from tunewise.train.plan import draw_seed, step_rows, validation_sample
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded
 from tunewise.train.schedule import learning_rate
@@ -40,17 +42,17 @@ def run_steps(session: Session, should_pause: Callable[[], bool]) -> None:
     """
     _announce(session)
     started = time.monotonic() - session.progress.seconds
-    saved_at = time.monotonic()
-    while not session.is_finished and not should_pause():
+    saved_at, saved_step = time.monotonic(), session.progress.step
+    while not session.is_finished and not session.world.any(should_pause()):
         _one_step(session, started)
-        if session.progress.step in session.progress.epoch_steps:
+        ends_epoch = session.progress.step in session.progress.epoch_steps
+        is_due = time.monotonic() - saved_at > session.spec.checkpoint_minutes * 60
+        if ends_epoch or session.world.any(is_due):
             _save(session)
+            saved_at, saved_step = time.monotonic(), session.progress.step
+        if ends_epoch:
             _announce_checkpoint(session)
-            saved_at = time.monotonic()
-        elif time.monotonic() - saved_at > session.spec.checkpoint_minutes * 60:
-            _save(session)
-            saved_at = time.monotonic()
-    if session.progress.step and not directory_of(session.checkpoints, session.progress.step).is_dir():
+    if session.progress.step != saved_step:
         _save(session)
 
 
@@ -74,7 +76,8 @@ def _one_step(session: Session, started: float) -> None:
     session.optimizer.param_groups[0]["lr"] = learning_rate(
         step, session.total_steps, peak=spec.learning_rate, schedule=spec.schedule, warmup_ratio=spec.warmup_ratio
     )
-    tally = accumulate_gradients(session.base, session.criterion, session.train.units, chosen)
+    torch.manual_seed(draw_seed(seed=spec.seed, step=step, rank=session.world.rank))
+    tally = accumulate_gradients(session.base, session.criterion, session.train.units, chosen, session.world)
     clip_gradients(trainable(session.model), spec.max_grad_norm)
     session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
@@ -170,11 +173,13 @@ def _validate(session: Session, *, full: bool) -> Tally | None:
     units = session.valid.units
     size = len(units) if full else session.spec.valid_sample_rows
     sample = validation_sample(len(units), size, seed=session.spec.seed)
-    return evaluate(session.base, session.criterion, units, sample)
+    return evaluate(session.base, session.criterion, units, sample, session.world)
 
 
 def _save(session: Session) -> None:
     """Write a checkpoint, then remove those that nothing needs any more."""
+    if not session.world.is_first:
+        return
     progress = session.progress
     session.journal.sync()
     save_checkpoint(session.checkpoints, session.model, session.optimizer, session.spec, progress)
@@ -192,12 +197,15 @@ def _announce_checkpoint(session: Session) -> None:
     session.journal.sync()
 
 
-def finish(session: Session) -> RunResult:
+def finish(session: Session) -> None:
     """Write the adapter, then the result; with early stopping the adapter and the losses are the best epoch's.
 
     Raises:
         TrainingError: unreadable_checkpoint, where the best epoch's cannot be read.
     """
+    peak = session.world.sum([peak_memory_bytes()])[0]
+    if not session.world.is_first:
+        return
     held = session.progress
     if session.spec.early_stopping_patience and held.best_step:
         held = load_weights(directory_of(session.checkpoints, held.best_step), session.model)
@@ -205,7 +213,7 @@ def finish(session: Session) -> RunResult:
     make_directory_whole(adapter, lambda aside: write_adapter(aside, session.model, session.spec, held))
     digest = sha256((adapter / ADAPTER_WEIGHTS_FILE).read_bytes()).hexdigest()
     written = {"adapter": ADAPTER_DIR, "adapter_sha256": digest, "adapter_step": held.step}
-    return write_result(session.directory, result(session, held).model_copy(update=written))
+    write_result(session.directory, result(session, held).model_copy(update=written | {"peak_memory_bytes": int(peak)}))
 
 
 def result(session: Session, held: Progress, error: RunFailure | None = None) -> RunResult:
@@ -232,10 +240,9 @@ def result(session: Session, held: Progress, error: RunFailure | None = None) ->
     )
 
 
-def write_result(directory: Path, outcome: RunResult) -> RunResult:
+def write_result(directory: Path, outcome: RunResult) -> None:
     """Write `result.json` by rename."""
     write_whole(directory / RESULT_FILE, outcome.model_dump_json(indent=1).encode())
-    return outcome
 
 
 def peak_memory_bytes() -> int:

@@ -21,11 +21,12 @@ from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.memory import keep_within_memory, recompute_activations
 from tunewise.train.checkpoint import directory_of, load_checkpoint, load_parent, remove_leftovers, steps_on_disk
 from tunewise.train.criterion import Criterion
-from tunewise.train.journal import Journal
+from tunewise.train.journal import Journal, Silence
 from tunewise.train.methods import criterion
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded, load_rows
+from tunewise.train.world import World
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,9 @@ class Session:
     model: PeftModel
     criterion: Criterion
     optimizer: AdamW
-    journal: Journal
+    journal: Journal | Silence
     progress: Progress
+    world: World
 
     @property
     def steps_per_epoch(self) -> int:
@@ -97,33 +99,36 @@ def read_spec(directory: Path) -> TrainSpec:
     return spec
 
 
-def open_session(directory: Path, spec: TrainSpec) -> Session:
+def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
     """Load everything a run needs and go back to its newest checkpoint, if there is one.
 
     Raises:
         DataError, ModelError, TrainingError: the data, the base model or a checkpoint cannot be used.
     """
-    torch.set_num_threads(min(usable_cores(), spec.threads or usable_cores()))
+    cores = min(usable_cores(), spec.threads or usable_cores())
+    torch.set_num_threads(max(1, cores // world.size))
     template = Template.load(_existing(spec.base_model))
     load = partial(load_rows, template=template, objective=spec.objective, max_tokens=spec.max_tokens)
     train = load(spec.train_file, overlong=spec.overlong)
     valid = load(spec.valid_file, overlong=spec.overlong) if spec.valid_file else None
     base = load_frozen(spec.base_model, spec.dtype)
     longest = max(unit.tokens for unit in train.units)
-    _decide_on_activations(base, spec, longest + PART_TOKENS)
+    _decide_on_activations(base, spec, (longest + PART_TOKENS) * world.size)
     torch.manual_seed(spec.seed)
     model = add_adapter(base, spec.lora)
     model.train()
     optimizer = AdamW(trainable(model), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     checkpoints = directory / CHECKPOINTS_DIR
     checkpoints.mkdir(exist_ok=True)
-    remove_leftovers(checkpoints)
-    remove_leftovers(directory)
+    if world.is_first:
+        remove_leftovers(checkpoints)
+        remove_leftovers(directory)
     steps = steps_on_disk(checkpoints)
     if spec.parent is not None and not steps:
         load_parent(spec.parent, model)
     progress = load_checkpoint(directory_of(checkpoints, steps[-1]), model, optimizer) if steps else Progress()
-    journal = Journal(directory / EVENTS_FILE, size=progress.events_size, seq=progress.events_seq)
+    events = directory / EVENTS_FILE
+    journal = Journal(events, size=progress.events_size, seq=progress.events_seq) if world.is_first else Silence()
     return Session(
         directory,
         spec,
@@ -135,6 +140,7 @@ def open_session(directory: Path, spec: TrainSpec) -> Session:
         optimizer,
         journal,
         progress,
+        world,
     )
 
 

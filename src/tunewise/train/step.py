@@ -10,13 +10,14 @@ from transformers import PreTrainedModel
 from tunewise.errors import TrainingError
 from tunewise.modeling.prefixes import shared_with
 from tunewise.train.criterion import Criterion, Tally, Unit
-from tunewise.train.plan import parts
+from tunewise.train.plan import parts, share
+from tunewise.train.world import ALONE, World
 
 
 def accumulate_gradients(
-    model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]
+    model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int], world: World = ALONE
 ) -> Tally:
-    """Add the gradient of the chosen units' mean loss, whatever the parts they run in.
+    """Add the gradient of the chosen units' mean loss, whatever the parts and processes they run in.
 
     Raises:
         TrainingError: loss_not_finite.
@@ -24,10 +25,12 @@ def accumulate_gradients(
     size = sum(criterion.size(units[unit]) for unit in chosen)
     tally = Tally()
     criterion.prepare(model, [units[unit] for unit in chosen])
-    for part in _parts(criterion, units, chosen):
+    for part in _parts(criterion, units, _share(units, chosen, world)):
         found = criterion.loss(model, part)
         (found.total / size).backward()  # type: ignore[no-untyped-call]
         tally = tally.plus(found.tally)
+    world.sum_gradients([weight for weight in model.parameters() if weight.requires_grad])
+    tally = _over_all(world, tally)
     if not torch.isfinite(torch.tensor(tally.loss_sum)):
         raise _not_finite(f"the training loss is {tally.loss_sum}")
     return tally
@@ -45,16 +48,18 @@ def clip_gradients(parameters: Sequence[Tensor], max_norm: float) -> None:
 
 
 @torch.no_grad()
-def evaluate(model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]) -> Tally:
+def evaluate(
+    model: PreTrainedModel, criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int], world: World = ALONE
+) -> Tally:
     """The loss and accuracy on the chosen units, without dropout and without a gradient."""
     was_training = model.training
     model.train(False)
     criterion.prepare(model, [units[unit] for unit in chosen])
     tally = Tally()
-    for part in _parts(criterion, units, chosen):
+    for part in _parts(criterion, units, _share(units, chosen, world)):
         tally = tally.plus(criterion.loss(model, part).tally)
     model.train(was_training)
-    return tally
+    return _over_all(world, tally)
 
 
 def _parts(criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]) -> Iterator[list[Unit]]:
@@ -70,6 +75,15 @@ def _parts(criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]) -
 
     for part in parts(chosen, cost):
         yield [units[unit] for unit in part]
+
+
+def _share(units: Sequence[Unit], chosen: Sequence[int], world: World) -> list[int]:
+    """The units that this process computes."""
+    return share(chosen, {unit: units[unit].tokens for unit in chosen}, rank=world.rank, size=world.size)
+
+
+def _over_all(world: World, tally: Tally) -> Tally:
+    return Tally._make(type(own)(total) for own, total in zip(tally, world.sum(tally), strict=True))
 
 
 def _not_finite(found: str) -> TrainingError:
