@@ -16,6 +16,7 @@ from tunewise.contracts.fine_tuning import (
     TrainingRequest,
 )
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
+from tunewise.errors import TrainingError
 from tunewise.machine import Machine
 
 BASE = BaseModelRef(name="m", path=Path("m"), revision="0" * 64, parameters=134_515_008, context_length=8192)
@@ -34,6 +35,22 @@ def spec(request: TrainingRequest | None = None, *, rows: int = 400, machine: Ma
         machine=machine,
         versions={},
     )
+
+
+def test_more_processes_than_cores_are_refused() -> None:
+    assert spec(TrainingRequest(processes=2)).processes == 2
+    with pytest.raises(TrainingError, match="processes is 3, and this machine has 2 core") as refused:
+        spec(TrainingRequest(processes=3))
+    assert (refused.value.code, refused.value.param) == ("too_many_processes", "training.processes")
+
+
+def test_processes_hold_the_weights_each_or_together() -> None:
+    one, each, shared = (
+        planning.least_memory(spec(TrainingRequest(processes=processes, sharding=sharding)))
+        for processes, sharding in ((1, "ddp"), (2, "ddp"), (2, "fsdp"))
+    )
+    assert each == 2 * one
+    assert each - shared == BASE.parameters * 4
 
 
 # The cookbook's own cases: 101 rows trained 3 epochs, 10 rows 10, 5 rows 20.

@@ -32,6 +32,7 @@ from tunewise.contracts.run import (
     SupervisedObjective,
     TrainSpec,
 )
+from tunewise.errors import TrainingError
 from tunewise.machine import Machine
 
 # The peak learning rate at multiplier 1: gives 0.947 on the shipped example after one epoch; not swept yet
@@ -108,7 +109,12 @@ def resolve(
     machine: Machine,
     versions: dict[str, str],
 ) -> TrainSpec:
-    """Fill in every "auto"; what comes out is complete, and nothing below reads a default."""
+    """Fill in every "auto"; what comes out is complete, and nothing below reads a default.
+
+    Raises:
+        TrainingError: too_many_processes.
+    """
+    _refuse_too_many(request.processes, machine)
     asked = request.method.hyperparameters
     batch = batch_size(train_file.rows) if asked.batch_size == "auto" else asked.batch_size
     multiplier = 1.0 if asked.learning_rate_multiplier == "auto" else asked.learning_rate_multiplier
@@ -143,6 +149,17 @@ def resolve(
         trackers=request.trackers,
         versions=versions,
     )
+
+
+def _refuse_too_many(processes: int, machine: Machine) -> None:
+    """Two processes on one core wait for each other most of the time."""
+    if processes > machine.cores:
+        raise TrainingError(
+            "too_many_processes",
+            f"training.processes is {processes}, and this machine has {machine.cores} core(s) to train on; choose at "
+            f"most {machine.cores}. One process uses all cores by itself",
+            param="training.processes",
+        )
 
 
 def objective(method: Method) -> Objective:
@@ -229,28 +246,33 @@ def estimate(
 
 
 def memory(spec: TrainSpec, longest_row: int) -> int:
-    """Peak bytes of the training process, to about a third, while activations are kept.
+    """Peak bytes of all training processes, to about a third, while activations are kept.
 
     A step is computed in parts of about 1,024 tokens, or of one longer row; where a part's activations do not fit in
     memory, the trainer computes them twice instead.
     """
     part_tokens = max(PART_TOKENS, min(longest_row, spec.max_tokens))
-    return peak_memory(spec.base_model.parameters, spec.dtype, part_tokens)
+    activations = part_tokens * _activation_bytes(spec.base_model.parameters, spec.dtype)
+    return least_memory(spec) + spec.processes * activations
 
 
 def peak_memory(parameters: int, dtype: Dtype, part_tokens: int = PART_TOKENS) -> int:
     """Peak bytes of tuning a model of so many parameters, where `part_tokens` are computed at once."""
-    per_token = _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * _width(dtype) * int(parameters**0.5)
-    return _least_memory(parameters, dtype) + part_tokens * per_token
+    return parameters * _width(dtype) + _RUNTIME_BYTES + part_tokens * _activation_bytes(parameters, dtype)
 
 
 def least_memory(spec: TrainSpec) -> int:
-    """Bytes without which no training of this model begins: the weights and the runtime, activations not counted."""
-    return _least_memory(spec.base_model.parameters, spec.dtype)
+    """Bytes without which no training of this model begins: the weights and the runtime, activations not counted.
+
+    Of several processes each has a runtime; they hold the weights each (ddp), or together once (fsdp).
+    """
+    copies = spec.processes if spec.sharding == "ddp" else 1
+    return copies * spec.base_model.parameters * _width(spec.dtype) + spec.processes * _RUNTIME_BYTES
 
 
-def _least_memory(parameters: int, dtype: Dtype) -> int:
-    return parameters * _width(dtype) + _RUNTIME_BYTES
+def _activation_bytes(parameters: int, dtype: Dtype) -> int:
+    """Of one token."""
+    return _ACTIVATION_FLOATS_PER_TOKEN_AND_SQRT_PARAMETER * _width(dtype) * int(parameters**0.5)
 
 
 def _width(dtype: Dtype) -> int:

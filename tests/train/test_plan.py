@@ -6,7 +6,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewise.train.plan import epoch_order, parts, step_rows, steps_per_epoch, validation_sample
+from tunewise.train.plan import epoch_order, parts, share, step_rows, steps_per_epoch, validation_sample
 
 lengths_lists = st.lists(st.integers(1, 3000), min_size=1, max_size=60)
 
@@ -59,3 +59,12 @@ def test_what_units_share_does_not_count_against_the_budget() -> None:
 def test_the_validation_sample_is_fixed() -> None:
     assert validation_sample(100, 5, seed=1) == validation_sample(100, 5, seed=1)
     assert validation_sample(3, 5, seed=1) == [0, 1, 2]
+
+
+@given(lengths_lists, st.integers(1, 5))
+def test_processes_share_a_step_without_gap_or_overlap(lengths: list[int], size: int) -> None:
+    given = dict(enumerate(lengths))
+    shares = [share(range(len(lengths)), given, rank=rank, size=size) for rank in range(size)]
+    assert sorted(row for taken in shares for row in taken) == list(range(len(lengths)))
+    held = [sum(lengths[row] for row in taken) for taken in shares]
+    assert max(held) - min(held) <= max(lengths)

@@ -55,7 +55,11 @@ def test_two_processes_give_the_losses_and_weights_of_one(spec: TrainSpec, alone
     assert (weights(run) - weights(alone)).norm() < 1e-6 * weights(alone).norm()
     assert counts(run) == counts(alone)
     one, two = result_of(alone), result_of(run)
-    assert (two.trained_tokens, two.supervised_tokens, two.rows) == (one.trained_tokens, one.supervised_tokens, one.rows)
+    assert (two.trained_tokens, two.supervised_tokens, two.rows) == (
+        one.trained_tokens,
+        one.supervised_tokens,
+        one.rows,
+    )
     assert two.peak_memory_bytes > 1.5 * one.peak_memory_bytes
 
 

@@ -162,7 +162,8 @@ def _speeds(settings: Settings) -> dict[str, float]:
 
 
 def _speed_key(spec: TrainSpec) -> str:
-    return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}:{spec.threads}"
+    several = f":{spec.processes}:{spec.sharding}" if spec.processes > 1 else ""
+    return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}:{spec.threads}{several}"
 
 
 def refuse_misfits(check: CheckReport, method: MethodType) -> None:

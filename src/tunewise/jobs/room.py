@@ -37,7 +37,7 @@ def refuse_the_impossible(spec: TrainSpec, machine: Machine, settings: Settings)
     raise TrainingError(
         "insufficient_memory",
         f"Training {spec.base_model.name} in {spec.dtype} takes at least {size(least)} of memory, and {limit}; "
-        "choose a smaller base model, or train where there is more",
+        f"choose {'fewer processes, ' if spec.processes > 1 else ''}a smaller base model, or train where there is more",
         param="model",
     )
 
@@ -65,11 +65,12 @@ def _still_to_come(run_dir: Path) -> int:
 
 
 def _taken(run_dir: Path) -> int:
-    """Bytes that the run's trainer holds; none before it has started."""
+    """Bytes that the run's trainer and its processes hold; none before it has started."""
     pid = trainer.pid_of(run_dir)
     if pid is None or not trainer.is_running(run_dir):
         return 0
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        first = psutil.Process(pid)
+        return sum(int(process.memory_info().rss) for process in [first, *first.children(recursive=True)])
     except psutil.NoSuchProcess:
         return 0

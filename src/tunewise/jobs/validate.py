@@ -41,7 +41,7 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
     Raises:
         DataError: a file is not fit for the method; the code is one of OpenAI's, `param` names the file's field.
         ModelError: the base model or the parent cannot be used.
-        TrainingError: insufficient_memory, however long it waited.
+        TrainingError: too_many_processes; insufficient_memory, however long it waited.
     """
     base = catalogue.find(job.request.base, platform.settings)
     report = _checked(platform, job, base)

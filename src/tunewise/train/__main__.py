@@ -30,7 +30,7 @@ from tunewise.train.failures import named
 from tunewise.train.ranks import run_in_processes, run_under_torchrun
 from tunewise.train.run import finish, peak_memory_bytes, result, run_steps, write_result
 from tunewise.train.session import Session, open_session, read_spec
-from tunewise.train.world import ALONE, ProcessLost, World
+from tunewise.train.world import ALONE, LostProcessError, World
 
 log = logging.getLogger("tunewise.train")
 
@@ -126,7 +126,7 @@ def lock(directory: Path, inherited: int | None = None) -> Iterator[None]:
 
 
 def train(directory: Path, pause: PauseSignal, world: World) -> int:
-    """Train the run in `directory` to its end, to a pause, or to a failure that is written down by the first process."""
+    """Train the run in `directory` to its end, to a pause, or to a failure, which the first process writes down."""
     if has_succeeded(directory):
         log.info("%s: this run has succeeded already", directory)
         return 0
@@ -147,7 +147,7 @@ def train(directory: Path, pause: PauseSignal, world: World) -> int:
         told = known or TrainingError("internal_error", f"{type(error).__name__}: {error}")
         if not world.is_first:
             world.tell_failure(told)
-        elif not isinstance(known, ProcessLost):
+        elif not isinstance(known, LostProcessError):
             record_failure(directory, session, told)
         if known is None:
             raise

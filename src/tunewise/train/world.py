@@ -61,7 +61,7 @@ class World:
 
     def tell_failure(self, error: TunewiseError) -> None:
         """Leave word for the first of why this process ends, which it cannot see; it writes that down."""
-        if self.store is not None and not isinstance(error, ProcessLost):
+        if self.store is not None and not isinstance(error, LostProcessError):
             failure = RunFailure(code=error.code, message=error.message, param=error.param)
             self.store.set(_FAILURE, failure.model_dump_json())
 
@@ -73,7 +73,7 @@ class World:
         if not isinstance(error, RuntimeError) or not any(text in str(error) for text in _BROKEN_TEXTS):
             return None
         told = self._told()
-        return ProcessLost(self) if told is None else TrainingError(told.code, told.message, param=told.param)
+        return LostProcessError(self) if told is None else TrainingError(told.code, told.message, param=told.param)
 
     def _told(self) -> RunFailure | None:
         if self.store is None or not self.is_first or not self.store.check([_FAILURE]):
@@ -81,7 +81,7 @@ class World:
         return RunFailure.model_validate_json(self.store.get(_FAILURE))
 
 
-class ProcessLost(TrainingError):
+class LostProcessError(TrainingError):
     """One of several processes was killed: no failure of the run's own, which goes on when it is started again."""
 
     exit_code = 75
