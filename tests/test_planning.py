@@ -45,10 +45,12 @@ def test_more_processes_than_cores_are_refused() -> None:
 
 
 def test_processes_hold_the_weights_each_or_together() -> None:
-    one, each, shared = (
-        planning.least_memory(spec(TrainingRequest(processes=processes, sharding=sharding)))
-        for processes, sharding in ((1, "ddp"), (2, "ddp"), (2, "fsdp"))
+    asked = (
+        TrainingRequest(),
+        TrainingRequest(processes=2, sharding="ddp"),
+        TrainingRequest(processes=2, sharding="fsdp"),
     )
+    one, each, shared = (planning.least_memory(spec(request)) for request in asked)
     assert each == 2 * one
     assert each - shared == BASE.parameters * 4
 

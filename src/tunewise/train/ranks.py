@@ -17,7 +17,8 @@ from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import TypeAlias
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import FileStore
+from torch.distributed.rendezvous import rendezvous
 
 from tunewise.settings import set_environment
 from tunewise.train.world import World, join
@@ -49,7 +50,7 @@ def run_in_processes(directory: Path, size: int, work: Work) -> int:
     for other in others:
         other.start()
     try:
-        return work(join(dist.FileStore(str(meeting), size), 0, size))
+        return work(join(FileStore(str(meeting), size), 0, size))
     finally:
         _see_off(others)
         meeting.unlink(missing_ok=True)
@@ -59,7 +60,7 @@ def _be_rank(meeting: Path, rank: int, size: int, work: Work, parent: int) -> No
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    sys.exit(work(join(dist.FileStore(str(meeting), size), rank, size)))
+    sys.exit(work(join(FileStore(str(meeting), size), rank, size)))
 
 
 def _see_off(others: list[ForkProcess]) -> None:
@@ -76,5 +77,5 @@ def _see_off(others: list[ForkProcess]) -> None:
 
 def run_under_torchrun(work: Work) -> int:
     """Do the work as the process that `torchrun` has made of this one; its exit code."""
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     return work(join(store, rank, size))

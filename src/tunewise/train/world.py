@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import Store  # torch.distributed gives it without a type
 
 from tunewise.contracts.run import RunFailure
 from tunewise.errors import TrainingError, TunewiseError
@@ -29,7 +30,7 @@ class World:
 
     rank: int = 0
     size: int = 1
-    store: dist.Store | None = None
+    store: Store | None = None
 
     @property
     def is_first(self) -> bool:
@@ -56,7 +57,8 @@ class World:
         for piece in _pieces([_gradient(weight) for weight in weights]):
             flat = torch.cat([gradient.flatten() for gradient in piece])
             dist.all_reduce(flat)
-            for gradient, total in zip(piece, flat.split([gradient.numel() for gradient in piece]), strict=True):
+            totals = torch.split(flat, [gradient.numel() for gradient in piece])
+            for gradient, total in zip(piece, totals, strict=True):
                 gradient.copy_(total.view_as(gradient))
 
     def tell_failure(self, error: TunewiseError) -> None:
@@ -97,7 +99,7 @@ class LostProcessError(TrainingError):
 ALONE = World()
 
 
-def join(store: dist.Store, rank: int, size: int) -> World:
+def join(store: Store, rank: int, size: int) -> World:
     """Meet the other processes, over gloo."""
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     return World(rank, size, store)
