@@ -7,6 +7,7 @@ import os
 import platform
 from functools import lru_cache
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -154,6 +155,11 @@ def environment_without(prefix: str, **added: str) -> dict[str, str]:
 def environment(**defaults: str) -> dict[str, str]:
     """The environment of a child: this process's own, and of `defaults` what is not set there."""
     return defaults | dict(os.environ)
+
+
+def missing_packages(*names: str) -> list[str]:
+    """Those that are not installed, without importing any."""
+    return [name for name in names if find_spec(name) is None]
 
 
 def set_environment(**defaults: str) -> None:

@@ -1,11 +1,13 @@
 """Training options that do not go together, said before anything is checked or trained.
 
-Jobs of the API and `tunewise.yaml` are held to the same. Knows what was asked for, and no files or machine.
+Jobs of the API and `tunewise.yaml` are held to the same. Knows what was asked for and which packages are installed;
+no files.
 """
 
 from typing import NamedTuple
 
 from tunewise.contracts.fine_tuning import LoraRequest, TrainingOptions
+from tunewise.settings import missing_packages
 
 
 class Conflict(NamedTuple):
@@ -23,6 +25,13 @@ def conflict(asked: TrainingOptions, *, has_validation: bool, parent: str | None
             "early_stopping_needs_validation",
             "early_stopping_patience",
             "stopping early needs a validation file; add one, or leave early_stopping_patience out",
+        )
+    for tracker in missing_packages(*asked.trackers):
+        return Conflict(
+            "tracker_unavailable",
+            "trackers",
+            f"{tracker!r} needs a package that is not installed here; `pip install 'tunewise[{tracker}]'`, or leave it "
+            "out: every step is among the job's events",
         )
     if asked.sharding == "fsdp" and asked.processes == 1:
         return Conflict(

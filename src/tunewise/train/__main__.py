@@ -154,6 +154,8 @@ def train(directory: Path, pause: PauseSignal, world: World) -> int:
         log.error("%s", known.message)
         return known.exit_code
     finally:
+        if session is not None and session.trackers is not None:
+            session.trackers.close()
         if world.is_first:
             (directory / RESERVE_FILE).unlink(missing_ok=True)
     return 0

@@ -107,6 +107,8 @@ def _record(session: Session, tally: Tally, started: float) -> None:
         **_rewards("full_valid", full),
     )
     session.journal.write(step_message(metrics), metrics=metrics)
+    if session.trackers is not None:
+        session.trackers.tell(metrics)
     session.progress = before.model_copy(
         update={
             "step": step,

@@ -26,6 +26,7 @@ from tunewise.train.methods import criterion
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded, load_rows
+from tunewise.train.trackers import Trackers, require_installed
 from tunewise.train.world import World
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Session:
     journal: Journal | Silence
     progress: Progress
     world: World
+    trackers: Trackers | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -105,6 +107,7 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
     Raises:
         DataError, ModelError, TrainingError: the data, the base model or a checkpoint cannot be used.
     """
+    require_installed(spec.trackers)
     cores = min(usable_cores(), spec.threads or usable_cores())
     torch.set_num_threads(max(1, cores // world.size))
     template = Template.load(_existing(spec.base_model))
@@ -141,6 +144,7 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
         journal,
         progress,
         world,
+        Trackers(directory, spec, partial(journal.write, level="warn")) if world.is_first else None,
     )
 
 
