@@ -19,9 +19,9 @@ from tunewise.jobs import trainer
 
 @pytest.fixture(scope="module")
 def spec(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> TrainSpec:
-    """12 steps; the last of each epoch has two rows, and each validation three."""
+    """12 steps; the last of each epoch has one row, which leaves one of two processes without any."""
     files = tmp_path_factory.mktemp("data")
-    rows = write_rows(files / "train.jsonl", [row(number) for number in range(14)])
+    rows = write_rows(files / "train.jsonl", [row(number) for number in range(13)])
     valid = write_rows(files / "valid.jsonl", [row(number) for number in range(100, 107)])
     return make_spec(tiny_model, rows, valid, checkpoint_minutes=1e-9)
 
@@ -47,8 +47,12 @@ def weights(run: Path) -> torch.Tensor:
     return torch.cat([tensors[name].flatten() for name in sorted(tensors)])
 
 
-def test_two_processes_give_the_losses_and_weights_of_one(spec: TrainSpec, alone: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", spec.model_copy(update={"processes": 2}))
+@pytest.mark.parametrize(("sharding", "activation_checkpointing"), [("ddp", False), ("fsdp", False), ("fsdp", True)])
+def test_two_processes_give_the_losses_and_weights_of_one(
+    sharding: str, activation_checkpointing: bool, spec: TrainSpec, alone: Path, tmp_path: Path
+) -> None:
+    several = {"processes": 2, "sharding": sharding, "activation_checkpointing": activation_checkpointing}
+    run = make_run(tmp_path / "run", spec.model_copy(update=several))
     assert train(run) == 0
     assert len(losses(run)) == 12 + 6 + 3
     assert losses(run) == pytest.approx(losses(alone), rel=1e-6)

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tunewise.errors import TrainingError
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.memory import keep_within_memory, recompute_activations
+from tunewise.modeling.sharding import share_layers
 from tunewise.train.checkpoint import directory_of, load_checkpoint, load_parent, remove_leftovers, steps_on_disk
 from tunewise.train.criterion import Criterion
 from tunewise.train.journal import Journal, Silence
@@ -108,17 +110,21 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
         DataError, ModelError, TrainingError: the data, the base model or a checkpoint cannot be used.
     """
     require_installed(spec.trackers)
+    world = replace(world, in_step=world.size > 1 and spec.sharding == "fsdp")
     cores = min(usable_cores(), spec.threads or usable_cores())
     torch.set_num_threads(max(1, cores // world.size))
     template = Template.load(_existing(spec.base_model))
     load = partial(load_rows, template=template, objective=spec.objective, max_tokens=spec.max_tokens)
     train = load(spec.train_file, overlong=spec.overlong)
     valid = load(spec.valid_file, overlong=spec.overlong) if spec.valid_file else None
-    base = load_frozen(spec.base_model, spec.dtype)
     longest = max(unit.tokens for unit in train.units)
-    _decide_on_activations(base, spec, (longest + PART_TOKENS) * world.size)
-    torch.manual_seed(spec.seed)
-    model = add_adapter(base, spec.lora)
+    with world.in_turn() if world.in_step else nullcontext():
+        base = load_frozen(spec.base_model, spec.dtype)
+        _decide_on_activations(base, spec, (longest + PART_TOKENS) * world.size)
+        torch.manual_seed(spec.seed)
+        model = add_adapter(base, spec.lora)
+        if world.in_step:
+            share_layers(base, world.size)
     model.train()
     optimizer = AdamW(trainable(model), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     checkpoints = directory / CHECKPOINTS_DIR

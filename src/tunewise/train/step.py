@@ -1,6 +1,7 @@
 """One optimizer step's gradient, and the loss on rows that are not trained on. Knows units and parts; no files."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,10 +26,10 @@ def accumulate_gradients(
     size = sum(criterion.size(units[unit]) for unit in chosen)
     tally = Tally()
     criterion.prepare(model, [units[unit] for unit in chosen])
-    for part in _parts(criterion, units, _share(units, chosen, world)):
-        found = criterion.loss(model, part)
-        (found.total / size).backward()  # type: ignore[no-untyped-call]
-        tally = tally.plus(found.tally)
+    for part in _own_parts(criterion, units, chosen, world):
+        found = criterion.loss(model, part.units)
+        (found.total * part.counts / size).backward()  # type: ignore[no-untyped-call]
+        tally = tally.plus(found.tally) if part.counts else tally
     world.sum_gradients([weight for weight in model.parameters() if weight.requires_grad])
     tally = _over_all(world, tally)
     if not torch.isfinite(torch.tensor(tally.loss_sum)):
@@ -56,8 +57,9 @@ def evaluate(
     model.train(False)
     criterion.prepare(model, [units[unit] for unit in chosen])
     tally = Tally()
-    for part in _parts(criterion, units, _share(units, chosen, world)):
-        tally = tally.plus(criterion.loss(model, part).tally)
+    for part in _own_parts(criterion, units, chosen, world):
+        found = criterion.loss(model, part.units)
+        tally = tally.plus(found.tally) if part.counts else tally
     model.train(was_training)
     return _over_all(world, tally)
 
@@ -77,9 +79,26 @@ def _parts(criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int]) -
         yield [units[unit] for unit in part]
 
 
-def _share(units: Sequence[Unit], chosen: Sequence[int], world: World) -> list[int]:
-    """The units that this process computes."""
-    return share(chosen, {unit: units[unit].tokens for unit in chosen}, rank=world.rank, size=world.size)
+class _Part(NamedTuple):
+    """Units that are computed at once; those that do not count keep this process in step with the others."""
+
+    units: list[Unit]
+    counts: bool
+
+
+def _own_parts(criterion: Criterion, units: Sequence[Unit], chosen: Sequence[int], world: World) -> Iterator[_Part]:
+    """The parts that this process computes; in step, as many as the process with most."""
+    lengths = {unit: units[unit].tokens for unit in chosen}
+
+    def parts_of(rank: int) -> list[list[Unit]]:
+        return list(_parts(criterion, units, share(chosen, lengths, rank=rank, size=world.size)))
+
+    own = parts_of(world.rank)
+    yield from (_Part(part, counts=True) for part in own)
+    if world.in_step:
+        most = max(len(parts_of(rank)) for rank in range(world.size))
+        shortest = units[min(chosen, key=lambda unit: (lengths[unit], unit))]
+        yield from [_Part([shortest], counts=False)] * (most - len(own))
 
 
 def _over_all(world: World, tally: Tally) -> Tally:

@@ -5,6 +5,7 @@ process is a world of one, in which nothing is sent. Knows nothing of rows, mode
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -26,16 +27,33 @@ _BROKEN_TEXTS = ("gloo/transport", "Connection closed by peer", "Connection rese
 
 @dataclass(frozen=True)
 class World:
-    """`rank` of `size` processes, counted from 0; `store` is there where there are several."""
+    """`rank` of `size` processes, counted from 0; `store` is there where there are several.
+
+    `in_step`: all of them must run the model equally often, as they hold its weights together.
+    """
 
     rank: int = 0
     size: int = 1
     store: Store | None = None
+    in_step: bool = False
 
     @property
     def is_first(self) -> bool:
         """Whether this process is the one that writes and tells."""
         return self.rank == 0
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let one process after the other through, as each takes much memory for a while."""
+        for _ in range(self.rank):
+            self._meet()
+        yield
+        for _ in range(self.rank, self.size):
+            self._meet()
+
+    def _meet(self) -> None:
+        if self.size > 1:
+            dist.barrier()
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
         """Each number, summed over all processes; exact for counts below 2**53."""
