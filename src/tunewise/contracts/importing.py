@@ -55,6 +55,7 @@ class Column(Frozen):
 class Choice(Frozen):
     """One answer to a question: the flag that gives it, and what it would mean."""
 
+    value: str = Field(description="What the field of `ColumnMapping` becomes; empty: there is no such column.")
     flag: str = Field(description="As the command line takes it: --map prompt=question.")
     meaning: str
 

@@ -206,7 +206,9 @@ def _which(role: Role, names: Sequence[str], columns: Sequence[Column]) -> Quest
     return Question(
         role=role,
         asks=f"Which column is {MEANINGS[role]}?",
-        choices=tuple(Choice(flag=f"--map {_flag(role, name)}", meaning=f"such as {samples[name]}") for name in names),
+        choices=tuple(
+            Choice(value=name, flag=f"--map {_flag(role, name)}", meaning=f"such as {samples[name]}") for name in names
+        ),
     )
 
 
@@ -229,8 +231,8 @@ def _keep_question(columns: Sequence[Column], said: ColumnMapping, picked: Mappi
             role="keep",
             asks=asks,
             choices=(
-                Choice(flag=f"--map {_flag('keep', name)}", meaning="no: only rows where it is true"),
-                Choice(flag="--map keep=", meaning="yes: all rows"),
+                Choice(value=name, flag=f"--map {_flag('keep', name)}", meaning="no: only rows where it is true"),
+                Choice(value="", flag="--map keep=", meaning="yes: all rows"),
             ),
         )
     ]

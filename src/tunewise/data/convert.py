@@ -273,8 +273,10 @@ def _reasoning_question(head: list[TableRow], mapping: ColumnMapping) -> tuple[Q
             role="reasoning",
             asks="Some answers hold reasoning beside their text. What is to become of it?",
             choices=(
-                Choice(flag="--reasoning drop", meaning="leave it out: the model answers at once"),
-                Choice(flag="--reasoning think", meaning="keep it before the answer, between <think> tags"),
+                Choice(value="drop", flag="--reasoning drop", meaning="leave it out: the model answers at once"),
+                Choice(
+                    value="think", flag="--reasoning think", meaning="keep it before the answer, between <think> tags"
+                ),
             ),
         ),
     )
