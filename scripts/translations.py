@@ -5,6 +5,7 @@ A text that is new is added with nothing as its translation, to be filled in; on
 
 import ast
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
-WEB = Path(__file__).parents[1] / "src" / "tunewise" / "web"
+SOURCES = Path(__file__).parents[1] / "src" / "tunewise"
+WEB, REPORT = SOURCES / "web", SOURCES / "evaluate" / "templates" / "report_body.html.j2"
 # Which argument of a call is a text that visitors read.
 TEXTS = {"t": 0, "said": 0, "page": 1, "Place": 1, "Preset": 0}
 
@@ -28,8 +30,9 @@ def texts_of(source: str) -> Iterator[str]:
 
 
 def all_texts() -> set[str]:
-    """Every text of the studio."""
-    return {text for path in WEB.rglob("*.py") for text in texts_of(path.read_text(encoding="utf-8"))}
+    """Every text of the studio, and the headings of the report, which it shows."""
+    headings = set(re.findall(r'say\("([^"]+)"\)', REPORT.read_text(encoding="utf-8")))
+    return headings | {text for path in WEB.rglob("*.py") for text in texts_of(path.read_text(encoding="utf-8"))}
 
 
 def translated(catalogue: Catalog) -> dict[str, str]:

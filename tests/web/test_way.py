@@ -89,12 +89,12 @@ def bring_the_spreadsheet(page: Page) -> None:
 
 
 def mend_and_split(page: Page) -> None:
-    finding = page.get_by_role("article").filter(has_text="1 × duplicate")
-    expect(finding.get_by_text(f"Line(s) {ROWS}")).to_be_visible(timeout=WAIT_MS)
-    finding.get_by_role("button", name="Make a copy without these 1 line(s)").click()
+    finding = page.get_by_role("article").filter(has_text="1 × Repeated row")
+    expect(finding.get_by_text(f"Line {ROWS}")).to_be_visible(timeout=WAIT_MS)
+    finding.get_by_role("button", name="Make a copy without this line").click()
     expect(page.get_by_role("heading", name="colours.mended.jsonl")).to_be_visible()
     expect(page.get_by_text("Rows and tokens")).to_be_visible(timeout=WAIT_MS)
-    expect(page.get_by_text("× duplicate")).to_have_count(0)
+    expect(page.get_by_text("× Repeated row")).to_have_count(0)
     assert serious_issues(page) == []
     page.get_by_role("button", name="Split, and go on to a new run").click()
     page.wait_for_url("**/runs/new?*")

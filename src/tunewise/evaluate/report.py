@@ -5,10 +5,10 @@ it, and long texts are cut where that is said.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -30,6 +30,7 @@ from tunewise.evaluate.economics import FLOORS, tuned_arm
 from tunewise.evaluate.pictures import Picture, cost_picture, loss_picture, preference_picture
 from tunewise.evaluate.standing import primary_score
 
+Say: TypeAlias = Callable[[str], str]
 MOST_EXAMPLES = 5
 MOST_FINDINGS = 20
 MOST_CHARACTERS = 1_500
@@ -110,17 +111,20 @@ def write_report(report: Report, directory: Path) -> None:
 
 def render_html(report: Report) -> str:
     """`report.html` as text."""
-    return _rendered("report.html.j2", report, headline_tag="h1")
+    return _rendered("report.html.j2", report, str, headline_tag="h1")
 
 
-def render_body(report: Report) -> Markup:
-    """What stands on that page, to be set within another; `report_body.css` styles it."""
-    return Markup(_rendered("report_body.html.j2", report, headline_tag="h2"))
+def render_body(report: Report, say: Say = str) -> Markup:
+    """What stands on that page, to be set within another; `report_body.css` styles it. `say` translates headings."""
+    return Markup(_rendered("report_body.html.j2", report, say, headline_tag="h2"))
 
 
-def _rendered(name: str, report: Report, headline_tag: str) -> str:
-    template = _environment().get_template(name)
-    return template.render(report=report, view=_view(report), most_findings=MOST_FINDINGS, headline_tag=headline_tag)
+def _rendered(name: str, report: Report, say: Say, headline_tag: str) -> str:
+    return (
+        _environment()
+        .get_template(name)
+        .render(report=report, view=_view(report), most_findings=MOST_FINDINGS, headline_tag=headline_tag, say=say)
+    )
 
 
 def shortened(text: str) -> str:

@@ -1,15 +1,15 @@
 """Saying what the columns of a brought file are, with a preview of the chats that its rows become."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import get_args
 
 from markupsafe import Markup
 from nicegui import ui
 
-from tunewise.contracts.importing import ColumnMapping, Conversion, Converted, Detected, Target
+from tunewise.contracts.importing import ColumnMapping, Conversion, Converted, Detected, Question, Role, Target
 from tunewise.contracts.jobs import StoredFile
-from tunewise.errors import TunewiseError
+from tunewise.errors import DataError, TunewiseError
 from tunewise.jobs import datasets
 from tunewise.web.parts import button, card, facts, markup, select_field, table
 from tunewise.web.visit import Visit
@@ -17,7 +17,26 @@ from tunewise.web.words import number, t
 
 PREVIEWED = 5
 SAMPLE_CHARS = 60
-COLUMNS = ("messages", "prompt", "input", "completion", "system", "tools", "chosen", "rejected", "keep")
+OPEN_ENCODING = ("ambiguous_encoding", "unknown_encoding", "wrong_encoding")
+ENCODINGS = (
+    "utf-8", "cp1252", "shift_jis", "euc_jp", "gb18030", "big5", "euc_kr", "cp1250", "cp1251", "cp1253", "cp1254",
+    "cp1255", "cp1256", "utf-16", "cp437", "mac_roman",
+)  # fmt: skip
+UNUSED: dict[Target, tuple[Role, ...]] = {
+    "chat": ("chosen", "rejected"),
+    "preference": ("completion", "keep"),
+}
+COLUMNS: tuple[Role, ...] = (
+    "messages",
+    "prompt",
+    "input",
+    "completion",
+    "system",
+    "tools",
+    "chosen",
+    "rejected",
+    "keep",
+)
 
 
 class Importing:
@@ -35,7 +54,11 @@ class Importing:
             await self._draw_all()
 
     async def _draw_all(self) -> None:
-        found = await self._visit.ask(datasets.look, self._file.id, self._said)
+        try:
+            found = await self._visit.ask(datasets.look, self._file.id, self._said)
+        except DataError as error:
+            self._ask_reading(error)
+            return
         self._draw_detected(found)
         self._draw_mapping(found)
         with card(t("What the first rows become")):
@@ -47,19 +70,43 @@ class Importing:
     def _draw_detected(self, found: Detected) -> None:
         with card(t("What the file is")):
             about = t("about {count}", count=number(found.rows)) if found.rows_are_estimated else number(found.rows)
-            pairs = [(t("Form"), found.format), (t("Rows"), about), (t("Encoding"), found.encoding or "–")]
+            pairs = [
+                (t("Form"), found.format),
+                (t("Rows"), about),
+                (t("Encoding"), (found.encoding or "–").replace("_", "-")),
+            ]
             markup("{}", facts(pairs))
             if found.sheet is not None and len(found.sheets) > 1:
                 choices = {name: name for name in found.sheets}
-                self._sheet = select_field(t("Sheet"), choices, found.sheet, self._turn_to_sheet)
+                sheet = select_field(t("Sheet"), choices, found.sheet)
+                sheet.on_value_change(lambda: self._read_as(split=sheet.value))
             for note in found.notes:
                 markup("<p>{}</p>", note)
             rows = [[column.name, column.kind, _samples(column.samples)] for column in found.columns]
             markup("{}", table([t("Column"), t("Kind"), t("First values")], rows, caption=t("Columns")))
 
-    async def _turn_to_sheet(self) -> None:
-        """Another sheet is another table: its columns are found anew."""
-        self._said = ColumnMapping(split=self._sheet.value)
+    def _ask_reading(self, error: DataError) -> None:
+        """Ask for the encoding or the delimiter, where the file leaves it open.
+
+        Raises:
+            DataError: as given, where it is about something else.
+        """
+        choices: dict[str, str]
+        if error.code in OPEN_ENCODING:
+            field, title, choices = "encoding", t("Encoding"), {name: name for name in ENCODINGS}
+        elif error.code == "unknown_delimiter":
+            signs = {",": t("comma"), ";": t("semicolon"), "\t": t("tab"), "|": t("bar")}
+            field, title, choices = "delimiter", t("What parts the cells"), signs
+        else:
+            raise error
+        with card(t("How is the file to be read?")):
+            markup('<pre tabindex="0" lang="en">{}</pre>', error.message)
+            asked = select_field(title, choices, None)
+            asked.on_value_change(lambda: self._read_as(**{field: asked.value}))
+
+    async def _read_as(self, **said: str) -> None:
+        """Read otherwise: that is another table, and its columns are found anew."""
+        self._said = ColumnMapping(encoding=self._said.encoding).model_copy(update=said)
         self._all.clear()
         with self._all:
             await self._draw_all()
@@ -68,7 +115,7 @@ class Importing:
         titles = _titles()
         names = {"": t("(none)")} | {column.name: column.name for column in found.columns}
         with card(t("Which column is what")):
-            self._questions = markup("")
+            self._questions = ui.element("div")
             targets = {"chat": t("Chats to train on"), "preference": t("Pairs of a better and a worse answer")}
             self._to = ui.radio(targets, value="chat").props("inline")
             with ui.element("div").classes("tw-columns"):
@@ -82,8 +129,8 @@ class Importing:
         """What the person says goes before every guess."""
         target: Target = get_args(Target)[list(get_args(Target)).index(self._to.value)]
         chosen = {role: field.value or "" for role, field in self._columns.items()}
-        said = ColumnMapping(to=target, system_text=self._system.value.strip() or None, split=self._said.split)
-        said = said.model_copy(update=chosen)
+        system = {"system_text": self._system.value.strip() or None}
+        said = self._said.model_copy(update={"to": target} | system | chosen)
         if said == self._said:  # the form was filled in from here
             return
         self._said = said
@@ -92,19 +139,37 @@ class Importing:
     async def _show(self, found: Detected) -> None:
         """Fill in what was found, ask what is open, and show the first rows where nothing is."""
         self._mapping = found.mapping
+        to = self._to.value if found.mapping is None else found.mapping.to
+        for role, field in self._columns.items():
+            field.set_visibility(role not in UNUSED["preference" if to == "preference" else "chat"])
         if found.mapping is not None:
             self._fill(found.mapping)
-        asked = Markup().join(
-            Markup("<p class='tw-warn-text'>{} <span class='tw-quiet'>{}</span></p>").format(
-                question.asks, "; ".join(choice.meaning for choice in question.choices)
-            )
-            for question in found.questions
-        )
-        self._questions.set_content(asked or Markup('<p class="tw-quiet">{}</p>').format(found.reason))
+        self._questions.clear()
+        with self._questions:
+            for question in found.questions:
+                self._draw_question(question)
+            if not found.questions:
+                markup('<p class="tw-quiet" lang="en">{}</p>', found.reason)
         self._convert.set_enabled(found.mapping is not None)
         self._preview.clear()
         with self._preview:
             await self._draw_preview(found.mapping)
+
+    def _draw_question(self, question: Question) -> None:
+        """What the file leaves open, and each answer as a button."""
+        markup('<p class="tw-warn-text" lang="en">{}</p>', question.asks)
+        with ui.element("ul").classes("tw-answers"):
+            for choice in question.choices:
+                with ui.element("li"):
+                    button(choice.value or t("(none)"), self._answering(question.role, choice.value))
+                    markup('<span class="tw-quiet" lang="en">{}</span>', choice.meaning)
+
+    def _answering(self, role: str, value: str) -> Callable[[], Awaitable[None]]:
+        async def answered() -> None:
+            self._said = self._said.model_copy(update={role: value})
+            await self._show(await self._visit.ask(datasets.look, self._file.id, self._said))
+
+        return answered
 
     async def _draw_preview(self, mapping: ColumnMapping | None) -> None:
         if mapping is None:
@@ -120,9 +185,8 @@ class Importing:
             markup("{}", _row(row))
 
     def _fill(self, mapping: ColumnMapping) -> None:
-        named = {role: getattr(mapping, role) or "" for role in self._columns}
-        said = ColumnMapping(to=mapping.to, system_text=mapping.system_text, split=mapping.split)
-        self._said = said.model_copy(update=named)
+        named: dict[str, str] = {role: getattr(mapping, role) or "" for role in self._columns}
+        self._said = mapping.model_copy(update=named)
         self._to.set_value(mapping.to or "chat")
         for role, field in self._columns.items():
             field.set_value(named[role])

@@ -8,7 +8,7 @@ from tunewise.contracts.config import ArmsConfig, FewShotArm, Prices, PromptArm,
 from tunewise.contracts.evaluations import EvaluationRequest
 from tunewise.evaluate.graders.suggest import suggest
 from tunewise.web.graders import Sample, describe, named
-from tunewise.web.parts import card, markup
+from tunewise.web.parts import card, hint, markup
 from tunewise.web.visit import Visit
 from tunewise.web.words import t
 
@@ -48,19 +48,21 @@ class Judging:
             self._about = markup("")
             self._trial = ui.element("div")
         with card(t("What to compare with")) as self._comparing:
-            markup("<p>{}</p>", t("The plain prompt is always asked, and two answers that need no model are told."))
+            markup("<p>{}</p>", t("Asked in any case: the model as it is, and two simple answers that need no model."))
             self._draw_arms()
         self.grader.on_value_change(self._regrade)
 
     def _draw_arms(self) -> None:
-        better = t("A better prompt: another system message, tried beside the plain one (empty: leave out)")
-        self.system = ui.textarea(better).props("autogrow")
-        few_shot = t("Few-shot: examples before each question (0: leave out)")
-        self.few_shot = ui.number(few_shot, value=4, min=0, max=64, format="%.0f")
-        retrieval = t("Retrieval: similar examples per question (0: leave out)")
-        self.retrieval = ui.number(retrieval, value=2, min=0, max=64, format="%.0f")
-        self.price = ui.number(t("Price of this machine per hour, in USD (empty: not known)"), min=0)
-        self.requests = ui.number(t("Requests per month (empty: not known)"), min=0, format="%.0f")
+        self.system = ui.textarea(t("A better prompt")).props("autogrow")
+        hint(self.system, t("Another system message, tried beside the plain one. Empty: left out."))
+        self.few_shot = ui.number(t("Few-shot examples"), value=4, min=0, max=64, format="%.0f")
+        hint(self.few_shot, t("Shown before each question. 0: left out."))
+        self.retrieval = ui.number(t("Retrieved examples"), value=2, min=0, max=64, format="%.0f")
+        hint(self.retrieval, t("The most similar ones, for each question. 0: left out."))
+        self.price = ui.number(t("Price of this machine"), min=0)
+        hint(self.price, t("USD an hour. Empty: not known."))
+        self.requests = ui.number(t("Requests a month"), min=0, format="%.0f")
+        hint(self.requests, t("They tell when the training is earned back. Empty: not known."))
         for field in (self.system, self.few_shot, self.retrieval, self.price, self.requests):
             field.on("blur", self._changed)
 

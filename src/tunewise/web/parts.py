@@ -18,6 +18,7 @@ from tunewise.web.words import t
 Tone: TypeAlias = Literal["neutral", "busy", "good", "bad", "warn"]
 Cell: TypeAlias = str | Markup
 Value = TypeVar("Value")
+_NUMERIC = Markup(' class="tw-number"')
 # Browsers have a clipboard for pages of secure origins only; elsewhere an old command does it.
 _COPY = """() => {
   const text = %s;
@@ -63,19 +64,32 @@ def bar(share: float, label: str) -> Markup:
 
 
 def table(
-    headers: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, numeric: Sequence[int] = ()
+    headers: Sequence[Cell], rows: Sequence[Sequence[Cell]], *, caption: str, numeric: Sequence[int] = ()
 ) -> Markup:
-    """A table; `numeric`: the columns that are set to the right. `caption` tells screen readers what it holds."""
-    head = Markup().join(_cell("th", text, index in numeric) for index, text in enumerate(headers))
+    """A table; `numeric`: the columns that are set to the right. `caption` tells screen readers what it holds.
+
+    On a phone each row is a block of its own (`studio.css`), for which cells know their header; as that takes a table's
+    meaning from it for screen readers, roles say it.
+    """
+    head = Markup().join(
+        Markup('<th scope="col" role="columnheader"{}>{}</th>').format(_NUMERIC if index in numeric else "", text)
+        for index, text in enumerate(headers)
+    )
     body = Markup().join(
-        Markup("<tr>{}</tr>").format(
-            Markup().join(_cell("td", text, index in numeric) for index, text in enumerate(row))
+        Markup('<tr role="row">{}</tr>').format(
+            Markup().join(
+                Markup('<td role="cell" data-label="{}"{}>{}</td>').format(
+                    _plain(header), _NUMERIC if index in numeric else "", text
+                )
+                for index, (header, text) in enumerate(zip(headers, row, strict=True))
+            )
         )
         for row in rows
     )
     return Markup(
-        '<div class="tw-scroll" tabindex="0" role="region" aria-label="{caption}"><table class="tw-table">'
-        "<caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        '<div class="tw-scroll" tabindex="0" role="region" aria-label="{caption}"><table class="tw-table" role="table">'
+        '<caption>{caption}</caption><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        '<tbody role="rowgroup">{body}</tbody></table></div>'
     ).format(caption=caption, head=head, body=body)
 
 
@@ -113,7 +127,7 @@ def button(
 def copyable(text: str, language: str) -> None:
     """Code with a button that copies it."""
     with ui.element("div").classes("tw-code"):
-        markup('<pre tabindex="0"><code lang="{}">{}</code></pre>', language, text)
+        markup('<pre tabindex="0"><code data-language="{}">{}</code></pre>', language, text)
         copy_button(t("Copy"), text)
 
 
@@ -131,16 +145,19 @@ def number_field(
     label: str, value: float | None, *, least: float | None = None, most: float | None = None, step: float = 1
 ) -> ui.number:
     """A field for a number, or for none."""
-    return ui.number(label, value=value, min=least, max=most, step=step).props("outlined dense").classes("tw-number")
+    return ui.number(label, value=value, min=least, max=most, step=step).classes("tw-number")
 
 
 def select_field(
     label: str, choices: dict[str, str], value: str | None, on_change: Callable[[], object] | None = None
 ) -> ui.select:
     """One of several values, each shown by its words."""
-    return (
-        ui.select(choices, label=label, value=value, on_change=on_change).props("outlined dense").classes("tw-choice")
-    )
+    return ui.select(choices, label=label, value=value, on_change=on_change).classes("tw-choice")
+
+
+def hint(field: ui.element, text: str) -> None:
+    """Say below a field what belongs into it; unlike a long label, it is never cut."""
+    field.props["hint"] = text
 
 
 def download(path: str, text: str) -> Markup:
@@ -189,9 +206,5 @@ async def confirm(question: str, action: str) -> bool:
     return agreed
 
 
-def _cell(tag: str, text: Cell, is_numeric: bool) -> Markup:
-    scope = Markup(' scope="col"') if tag == "th" else ""
-    classes = Markup(' class="tw-number"') if is_numeric else ""
-    return Markup("<{tag}{scope}{classes}>{text}</{tag}>").format(
-        tag=Markup(tag), scope=scope, classes=classes, text=text
-    )
+def _plain(text: Cell) -> str:
+    return text.striptags() if isinstance(text, Markup) else text

@@ -42,6 +42,8 @@ def build(studio: Studio) -> FastAPI:
     sessions.add_routes()
     downloads.add_routes()
     pages.add_pages()
+    for field in (ui.input, ui.number, ui.select, ui.textarea):
+        field.default_props("outlined dense")
     ui.add_css(_styles(), shared=True)
     app.add_middleware(Guarded)
     app.add_exception_handler(TunewiseError, _refused)

@@ -95,7 +95,7 @@ def _settings(runs: Sequence[Compared]) -> Markup:
     return table(["", *_names(runs)], told, caption=t("Settings; what differs comes first"))
 
 
-_TOLD = ("base_model", "train_file", "rows")
+_TOLD = ("base_model", "method", "weights", "train_file", "rows")
 _SHAPE = ("lora_rank", "lora_alpha", "lora_dropout")
 
 
@@ -104,8 +104,8 @@ def _setting(run: Compared, name: str) -> str:
     if spec is None:
         return "–"
     match name:
-        case "base_model":
-            return run.job.request.model
+        case "base_model" | "method":
+            return run.job.request.model if name == "base_model" else run.job.request.method.type
         case "train_file":
             file_id = run.job.request.training_file
             return f"{run.files.get(file_id, file_id)} ({spec.train_file.sha256[:8]})"

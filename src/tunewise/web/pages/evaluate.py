@@ -33,5 +33,6 @@ async def draw(visit: Visit) -> None:
     with card(t("Data")):
         judging.draw_test("")
     judging.draw()
-    start = button(t("Find out"), begin, kind="first")
+    with ui.element("div").classes("tw-actions"):
+        start = button(t("Find out"), begin, kind="first")
     await judging.look_at_test()

@@ -11,8 +11,10 @@ from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.contracts.jobs import StoredFile
 from tunewise.jobs import datasets, files, models, proposals
 from tunewise.jobs.datasets import ORIGINAL, Mended
+from tunewise.web.findings import name_of
 from tunewise.web.importing import Importing
 from tunewise.web.parts import badge, button, card, confirm, download, facts, markup, table
+from tunewise.web.told import told
 from tunewise.web.visit import Visit
 from tunewise.web.words import number, size, t, when
 
@@ -97,7 +99,7 @@ class _Rows:
     def _draw_finding(self, same: Sequence[Finding]) -> None:
         """All findings of one kind: the first in words, the lines of all, and the remedy that one click gives."""
         first = same[0]
-        lines = [finding.line for finding in same if finding.line is not None]
+        lines = list(dict.fromkeys(finding.line for finding in same if finding.line is not None))
         shown = ", ".join(number(line) for line in lines[:SHOWN_LINES])
         more = t(" and {count} more", count=number(len(lines) - SHOWN_LINES)) if len(lines) > SHOWN_LINES else ""
         tone = {"error": "bad", "warning": "warn", "note": "neutral"}[first.severity]
@@ -106,17 +108,19 @@ class _Rows:
             markup(
                 "<h3>{} {}</h3><p>{}; {}.</p>",
                 badge(words, tone),  # type: ignore[arg-type]
-                t("{count} × {code}", count=number(len(same)), code=first.code),
-                first.message,
-                first.remedy,
+                t("{count} × {what}", count=number(len(same)), what=name_of(first.code)),
+                told(first.message),
+                told(first.remedy),
             )
             if lines:
-                markup('<p class="tw-quiet">{}{}</p>', t("Line(s) {lines}", lines=shown), more)
+                place = t("Line {line}", line=shown) if len(lines) == 1 else t("Lines {lines}", lines=shown)
+                markup('<p class="tw-quiet">{}{}</p>', place, more)
             if first.code in MASKED_CODES:
                 button(t("Make a copy with these masked"), self._mending(self._mask))
             elif lines:
+                several = t("Make a copy without these {count} lines", count=number(len(lines)))
                 button(
-                    t("Make a copy without these {count} line(s)", count=number(len(lines))),
+                    t("Make a copy without this line") if len(lines) == 1 else several,
                     self._mending(lambda: self._visit.ask(datasets.drop_lines, self._file.id, lines)),
                 )
 

@@ -120,7 +120,7 @@ def _deploy(visit: Visit, found: Lineage) -> None:
         t("A deployment is a name of your choice: programs ask for it, and the model behind it can be changed."),
     )
     with ui.element("div").classes("tw-line"):
-        name = ui.input(t("Name of the deployment")).props("outlined dense")
+        name = ui.input(t("Name of the deployment"))
 
         async def deploy() -> None:
             wanted = Wanted(name=(name.value or "").strip(), scope=_scope(found, name.value), model=found.model.name)

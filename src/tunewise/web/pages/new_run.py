@@ -2,18 +2,22 @@
 
 from collections import Counter
 
+from markupsafe import Markup
 from nicegui import context, ui
 
 from tunewise.contracts.check import CheckReport, Split
-from tunewise.contracts.fine_tuning import Hyperparameters, Method, Supervised, TrainingRequest
+from tunewise.contracts.fine_tuning import METHOD_TYPES, Method, TrainingOptions, TrainingRequest
 from tunewise.contracts.jobs import StoredFile
-from tunewise.errors import TunewiseError
+from tunewise.errors import RequestError, TunewiseError
 from tunewise.jobs import evaluations, files, models, proposals
+from tunewise.jobs.conflicts import conflict
 from tunewise.jobs.fine_tuning import Submission
 from tunewise.web.equivalents import as_python, as_yaml
-from tunewise.web.hyperparameters import PRESETS, Advanced
+from tunewise.web.fields import ModelForm
 from tunewise.web.judging import Judging
-from tunewise.web.parts import button, card, copyable, empty, facts, markup
+from tunewise.web.methods import METHODS, PRESETS, titles
+from tunewise.web.parts import button, card, copyable, empty, facts, hint, markup
+from tunewise.web.told import told
 from tunewise.web.visit import Visit
 from tunewise.web.words import duration, number, size, t
 
@@ -43,6 +47,7 @@ class _Form:
         self._files = {file.id: file.filename for file in known}
         self._models = names
         self._asked = visit.request.query_params
+        self._changes = 0
         self.judging = Judging(visit, self._files, lambda: str(self.training.value), self.changed)
 
     def draw(self) -> None:
@@ -64,7 +69,8 @@ class _Form:
             chosen = self._asked.get("model", self._models[0])
             self.model = ui.select(self._models, value=chosen, label=t("Model to tune"), with_input=True)
             self.model.on_value_change(self.changed)
-            self.suffix = ui.input(t("Name of the run (letters, digits, dashes)"), value=self._asked.get("name", ""))
+            self.suffix = ui.input(t("Name of the run"), value=self._asked.get("name", ""))
+            hint(self.suffix, t("Letters, digits and dashes."))
             self.suffix.on("blur", self.changed)
 
     def _draw_data(self) -> None:
@@ -80,26 +86,56 @@ class _Form:
 
     def _draw_method(self) -> None:
         with card(t("How to train")):
-            titles = {name: t(preset.title) for name, preset in PRESETS.items()}
-            preset = ui.radio(titles, value="balanced").props(f'inline aria-label="{t("How to train")}"')
+            self._kind = ui.select(dict(titles()), value="supervised", label=t("Method"))
+            self._about = markup("")
+            presets = {name: t(preset.title) for name, preset in PRESETS.items()}
+            self._preset = ui.radio(presets, value="balanced").props(f'inline aria-label="{t("How to train")}"')
             with ui.expansion(t("Every setting")):
-                self.advanced = Advanced(Hyperparameters, self.changed)
-                self.seed = ui.number(t("Seed (empty: drawn)"), min=0, max=2**31 - 1, format="%.0f")
+                self._settings_place = ui.element("div").classes("tw-settings")
+                with ui.element("div").classes("tw-settings"):
+                    markup("<h3>{}</h3>", t("Beside the method"))
+                    self._options = ModelForm(TrainingOptions, self.changed)
+                    self.seed = ui.number(t("Seed"), min=0, max=2**31 - 1, format="%.0f")
+                    hint(self.seed, t("Empty: drawn."))
                 self.seed.on("blur", self.changed)
+        self._draw_settings()
+        self._kind.on_value_change(self._turn_to_method)
+        self._preset.on_value_change(self._choose_preset)
 
-        async def chosen() -> None:
-            self.advanced.set(PRESETS[preset.value].hyperparameters)
-            await self.changed()
+    def _draw_settings(self) -> None:
+        """The settings of the method that is chosen, its presets applied."""
+        kind = METHOD_TYPES[METHOD_TYPES.index(self._kind.value)]
+        self._about.set_content(Markup('<p class="tw-quiet">{}</p>').format(t(METHODS[kind].about)))
+        self._settings_place.clear()
+        with self._settings_place:
+            self._settings = ModelForm(type(Method(type=kind).settings), self.changed)
+        self._apply_preset()
 
-        preset.on_value_change(chosen)
+    def _apply_preset(self) -> None:
+        settings = self._settings.read()
+        numbers = PRESETS[self._preset.value].hyperparameters.model_dump()
+        hyperparameters = settings.hyperparameters.model_copy(update=numbers)
+        self._settings.write(settings.model_copy(update={"hyperparameters": hyperparameters}))
+
+    async def _turn_to_method(self) -> None:
+        self._draw_settings()
+        await self.changed()
+
+    async def _choose_preset(self) -> None:
+        self._apply_preset()
+        await self.changed()
 
     async def changed(self) -> None:
-        """Draw anew whatever follows from the choices."""
+        """Draw anew whatever follows from the choices; of several at once, what follows from the last."""
+        self._changes += 1
+        change = self._changes
         self._start.set_enabled(False)
         self._estimate.clear()
         with self._estimate:
             markup('<p class="tw-quiet">{}</p>', t("Reading model and data …"))
         report = await self._propose()
+        if change != self._changes:
+            return
         self._estimate.clear()
         with self._estimate:
             if isinstance(report, TunewiseError):
@@ -116,19 +152,35 @@ class _Form:
         if self.judging.test.value:
             chosen["test"] = self.judging.test.value
         try:
+            self._refuse_conflicts()
             return await self._visit.ask(
                 proposals.propose,
                 model=self.model.value,
                 chosen=chosen,
-                request=TrainingRequest(method=self._method()),
+                request=TrainingRequest(method=self._method(), **dict(self._options.read())),
                 machine_hour=self.judging.price.value,
             )
         except TunewiseError as error:
             return error
 
+    def _refuse_conflicts(self) -> None:
+        """Say what does not go together before the button is pressed; the API refuses the same.
+
+        Raises:
+            RequestError: as `conflict` says, or for a value beyond its limits.
+        """
+        model = self.model.value
+        parent = model if model.startswith("ft:") else None
+        found = conflict(self._options.read(), has_validation=bool(self.validation.value), parent=parent)
+        if found is not None:
+            raise RequestError(found.code, found.message, param=found.option)
+
     def _draw_equivalents(self) -> None:
         self._equivalents.clear()
-        asked, evaluation = self._submission(), self.judging.evaluation()
+        try:
+            asked, evaluation = self._submission(), self.judging.evaluation()
+        except RequestError:  # said where the estimate stands
+            return
         with self._equivalents:
             markup("<h3>{}</h3>", t("Code for the openai package"))
             copyable(as_python(asked, evaluation, f"{self._visit.request.base_url}v1"), "python")
@@ -137,7 +189,8 @@ class _Form:
                 copyable(as_yaml(asked, evaluation, self._files), "yaml")
 
     def _method(self) -> Method:
-        return Method(supervised=Supervised(hyperparameters=self.advanced.value()))
+        kind = METHOD_TYPES[METHOD_TYPES.index(self._kind.value)]
+        return Method(type=kind).model_copy(update={kind: self._settings.read()})
 
     def _submission(self) -> Submission:
         return Submission(
@@ -149,6 +202,7 @@ class _Form:
             suffix=self.suffix.value.strip() or None,
             metadata=None,
             integrations=None,
+            training=self._options.read(),
         )
 
     async def start(self) -> None:
@@ -166,16 +220,18 @@ def _draw_report(report: CheckReport) -> None:
     for finding in report.errors[:SHOWN_FINDINGS]:
         line = "" if finding.line is None else t(", line {line}", line=finding.line)
         place = f"{finding.file}{line}"
-        markup('<p class="tw-bad-text"><strong>{}</strong>: {}; {}</p>', place, finding.message, finding.remedy)
+        markup(
+            '<p class="tw-bad-text"><strong>{}</strong>: {}; {}</p>', place, told(finding.message), told(finding.remedy)
+        )
     if report.errors:
-        markup("<p>{}</p>", t("{count} problem(s) in the data; mend them on the page Data.", count=len(report.errors)))
+        markup("<p>{}</p>", t("Problems in the data: {count}. Mend them on the page Data.", count=len(report.errors)))
     _draw_estimate(report)
     warnings = [finding for finding in report.findings if finding.severity == "warning"]
     counts = Counter(finding.code for finding in warnings)
     for code, count in counts.items():
         first = next(finding for finding in warnings if finding.code == code)
         more = t(" ({count} such lines)", count=count) if count > 1 else ""
-        markup('<p class="tw-warn-text">{}{}; {}</p>', first.message, more, first.remedy)
+        markup('<p class="tw-warn-text">{}{}; {}</p>', told(first.message), more, told(first.remedy))
 
 
 def _draw_estimate(report: CheckReport) -> None:

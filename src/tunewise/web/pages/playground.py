@@ -137,7 +137,7 @@ class Playground:
 
     def _draw_settings(self) -> None:
         with card(t("Sampling")):
-            self._system = ui.textarea(t("System prompt")).props("outlined dense autogrow").classes("tw-wide")
+            self._system = ui.textarea(t("System prompt")).props("autogrow").classes("tw-wide")
             with ui.element("div").classes("tw-numbers"):
                 self._temperature = number_field(t("Temperature"), 0, least=0, most=2, step=0.1)
                 self._top_p = number_field(t("Top p"), 1, least=0.01, most=1, step=0.05)
@@ -146,7 +146,7 @@ class Playground:
 
     def _draw_question(self) -> None:
         with ui.element("form").classes("tw-card tw-ask").on("submit.prevent", self.send):
-            self._question = ui.textarea(t("Your question")).props("outlined autogrow").classes("tw-wide")
+            self._question = ui.textarea(t("Your question")).props("autogrow").classes("tw-wide")
             # Enter sends, but not the one that ends the choice of characters in an input method.
             self._question.on(
                 "keydown.enter",

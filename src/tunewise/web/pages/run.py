@@ -5,15 +5,18 @@ from collections.abc import Awaitable, Callable, Iterable
 from markupsafe import Markup
 from nicegui import ui
 
+from tunewise.contracts.evaluation import Report
 from tunewise.contracts.evaluations import UNFINISHED, Evaluation, StageState, StudyProgress
 from tunewise.contracts.jobs import ACTIVE, Job, JobEvent
 from tunewise.errors import RequestError
-from tunewise.evaluate.pictures import Picture, accuracy_picture, loss_picture
+from tunewise.evaluate.pictures import Picture, accuracy_picture, loss_picture, preference_picture
 from tunewise.evaluate.report import render_body
 from tunewise.jobs import evaluations, files, fine_tuning, following
 from tunewise.jobs.following import Follower, RunState
+from tunewise.web.methods import METHODS
 from tunewise.web.parts import badge, bar, button, card, code, confirm, download, facts, link, markup
 from tunewise.web.states import name_of, status_badge
+from tunewise.web.told import told
 from tunewise.web.visit import Visit
 from tunewise.web.words import duration, number, said, size, t, when
 
@@ -50,10 +53,10 @@ class _Live:
         markup('<p><a href="/runs">{}</a></p>', t("All runs"))
         self._head = markup("")
         self._actions = ui.element("div").classes("tw-actions")
+        self._verdict = ui.element("div").classes("tw-live")
         self._stages = markup("")
         self._numbers = markup("")
         self._curves = markup("")
-        self._verdict = ui.element("div")
         with card(t("Events")):
             self._events = markup("")
         _log(visit, follower.job_id)
@@ -128,7 +131,19 @@ class _Live:
             return
         self._verdict.clear()
         with self._verdict:
-            ui.html(render_body(report), sanitize=False).classes("tw-report")
+            ui.html(render_body(_in_words(report), t), sanitize=False).classes("tw-report")
+
+
+def _in_words(report: Report) -> Report:
+    """The report with its verdict and findings in the page's language, as far as that has words for them."""
+    reasons = tuple(told(reason) for reason in report.verdict.reasons)
+    verdict = report.verdict.model_copy(update={"headline": told(report.verdict.headline), "reasons": reasons})
+    findings = tuple(
+        one.model_copy(update={"message": told(one.message), "remedy": told(one.remedy)})
+        for one in report.check.findings
+    )
+    check = report.check.model_copy(update={"findings": findings})
+    return report.model_copy(update={"verdict": verdict, "check": check})
 
 
 def _is_open(evaluation: Evaluation | None) -> bool:
@@ -144,12 +159,13 @@ def _head(job: Job, names: dict[str, str]) -> Markup:
     pairs: list[tuple[str, str | Markup]] = [
         (t("Status"), status_badge(job.status)),
         (t("Base model"), asked.model),
+        (t("Method"), t(METHODS[asked.method.type].title)),
         (t("Training file"), names.get(asked.training_file, asked.training_file)),
         (t("Created"), when(job.created_at)),
         (t("Job"), code(job.id)),
     ]
     if asked.validation_file is not None:
-        pairs.insert(3, (t("Validation file"), names.get(asked.validation_file, asked.validation_file)))
+        pairs.insert(4, (t("Validation file"), names.get(asked.validation_file, asked.validation_file)))
     if found is not None:
         rate = f"{found.learning_rate_multiplier:g}"
         pairs.append((t("Epochs, batch size, learning rate ×"), f"{found.n_epochs}, {found.batch_size}, {rate}"))
@@ -214,7 +230,11 @@ def _numbers(state: RunState) -> Markup:
 
 
 def _curves(state: RunState) -> Markup:
-    pictures = [(t("Loss"), loss_picture(state.curve)), (t("Token accuracy"), accuracy_picture(state.curve))]
+    pictures = [
+        (t("Loss"), loss_picture(state.curve)),
+        (t("Token accuracy"), accuracy_picture(state.curve)),
+        (t("Pairs that come right"), preference_picture(state.curve)),
+    ]
     drawn = Markup().join(_picture(title, found) for title, found in pictures if found is not None)
     return Markup('<div class="tw-columns tw-report">{}</div>').format(drawn) if drawn else Markup()
 

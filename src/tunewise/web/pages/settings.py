@@ -77,7 +77,7 @@ def _key(key: ApiKey) -> Markup:
 def _new_key(visit: Visit, caller: Caller, *, is_first: bool) -> None:
     roles = {"member": t("Member: uses the project"), "admin": t("Admin: makes keys, too")}
     with ui.element("div").classes("tw-line"):
-        project = ui.input(t("Project"), value=caller.project).props("outlined dense maxlength=128")
+        project = ui.input(t("Project"), value=caller.project).props("maxlength=128")
         role = select_field(t("Role"), roles, "admin" if is_first else "member")
         role.set_enabled(not is_first)
 
