@@ -31,7 +31,8 @@ class Mended(NamedTuple):
 
 
 def keep(platform: Platform, caller: Caller, incoming: Incoming) -> StoredFile:
-    """Keep a file that was brought: as rows to train on where it is JSON lines of chats or texts, else to be converted.
+    """Keep a file that was brought: as rows to train on where it is JSON lines of chats, of texts or, in OpenAI's form,
+    of pairs of answers; else to be converted.
 
     Raises:
         RequestError: empty_file.
@@ -39,7 +40,10 @@ def keep(platform: Platform, caller: Caller, incoming: Incoming) -> StoredFile:
     """
     try:
         files.check_json_lines(incoming.path, incoming.bytes)
-        is_rows = detect_format(incoming.path) == "text" or importing.detect(incoming.path).mapping == CHAT_ROWS
+        is_rows = (
+            detect_format(incoming.path) in {"text", "preference"}
+            or importing.detect(incoming.path).mapping == CHAT_ROWS
+        )
     except RequestError:
         is_rows = False
     return files.create(platform, caller, incoming, purpose="fine-tune" if is_rows else ORIGINAL)

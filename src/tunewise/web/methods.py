@@ -33,11 +33,12 @@ METHODS: dict[MethodType, Described] = {
         said("Rows have a better and a worse answer; takes less memory than DPO."),
     ),
     "kto": Described(
-        said("Learn from answers marked good or bad (KTO)"),
-        said("Each row has one answer and whether it is wanted; no pairs are needed."),
+        said("Learn from good and bad answers (KTO)"),
+        said("Rows have a better and a worse answer; each counts by itself, as wanted or unwanted."),
     ),
     "pretraining": Described(
-        said("Read plain text (continued pre-training)"), said("Rows are texts of your field, without questions.")
+        said("Read plain text (continued pre-training)"),
+        said("Rows are texts of your field, each under the name text."),
     ),
 }
 PRESETS = {
