@@ -351,3 +351,14 @@ def test_texts_too_short_to_be_halved_are_refused(file: Path, settings: Settings
     with pytest.raises(DataError, match="has 40 characters") as refused:
         prepared(file, settings)
     assert refused.value.code == "too_few_rows"
+
+
+@pytest.mark.parametrize("missing", [[], ["tensorboard"]])
+def test_a_log_is_a_tracker_where_its_package_is_installed(
+    file: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]
+) -> None:
+    monkeypatch.setattr("tunewise.jobs.autotrain.missing_packages", lambda *_: missing)
+    found = translate(read_yaml(file), file)
+    told = {key.key: key for key in found.keys}["log"]
+    assert found.config["training"].get("trackers") == (None if missing else ["tensorboard"])
+    assert told.fate == ("no counterpart" if missing else "translated")

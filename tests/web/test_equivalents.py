@@ -73,7 +73,7 @@ CASES = [
     (
         submission(
             method=Method(type="dpo", dpo=Dpo(hyperparameters=PreferenceHyperparameters(beta=0.3), loss="ipo")),
-            training=TrainingOptions(lora=LoraRequest(rank=4, targets=("q_proj",)), trackers=("mlflow",)),
+            training=TrainingOptions(lora=LoraRequest(rank=4, targets=("q_proj",)), trackers=("tensorboard",)),
         ),
         JsonSetF1(name="json_set_f1"),
     ),

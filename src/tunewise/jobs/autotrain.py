@@ -7,13 +7,13 @@ reads no rows. A token in the file is never looked at: the hub's client has its 
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from tunewise.contracts.autotrain import Fate, KeyFate, Translation
-from tunewise.contracts.fine_tuning import Method, MethodType, TrainingRequest, Weights
+from tunewise.contracts.fine_tuning import Method, MethodType, Tracker, TrainingRequest, Weights
 from tunewise.errors import ConfigError
 from tunewise.planning import DEFAULT_BETA, PREFERENCES, base_learning_rate
-from tunewise.settings import secret
+from tunewise.settings import missing_packages, secret
 
 TASKS = ("llm", "llm-sft", "llm-generic", "llm-dpo", "llm-orpo")
 # What stands after "llm-", else `params.trainer`, says how AutoTrain trains.
@@ -90,6 +90,8 @@ def _targets(value: str | None) -> str | list[str]:
 
 HERE = "everything runs on this machine"
 KEPT = "curves, events and logs are always kept with the run"
+NOT_TRACKED = f"{KEPT}; a tracker whose package is installed here is told of each step"
+TRACKERS = get_args(Tracker)
 PACKED = "rows are packed end to end; there is no padding"
 PAIRS = "for preference data only"
 NO_ADAPTER = "for adapters only, and params.peft is off"
@@ -102,7 +104,7 @@ RULES: dict[str, Rule] = {
     "task": Rule(None),
     "base_model": Rule("model"),
     "project_name": Rule("suffix", make=lambda name: suffix_of(str(name))),
-    "log": Rule(None, KEPT),
+    "log": Rule(None, NOT_TRACKED),
     "backend": Rule(None, HERE),
     "data.path": Rule(None, "data.train, converted", fate="used"),
     "data.train_split": Rule(None, "data.train, converted", fate="used"),
@@ -143,7 +145,7 @@ RULES: dict[str, Rule] = {
     "params.unsloth": Rule(None, "kernels are Tunewise's own"),
     "params.distributed_backend": Rule(None, HERE),
     "params.logging_steps": Rule(None, "every step is kept"),
-    "params.log": Rule(None, KEPT),
+    "params.log": Rule(None, NOT_TRACKED),
     "params.eval_strategy": Rule(None, "validation loss is measured after every epoch"),
     "params.evaluation_strategy": Rule(None, "validation loss is measured after every epoch"),
     "params.save_strategy": Rule(None, "checkpoints are written by time and pruned"),
@@ -328,6 +330,8 @@ def _joint(key: str, values: Mapping[str, Any], kind: Kind) -> tuple[str, Any] |
             asked = sizes[0] if isinstance(sizes, list) and sizes else sizes
             limit = asked if isinstance(asked, int) and asked > 0 else values["params.model_max_length"]
             return "data.max_tokens", int(limit)
+        case "log" | "params.log" if values[key] in TRACKERS and not missing_packages(values[key]):
+            return "training.trackers", [values[key]]
         case _:
             return None
 
