@@ -183,6 +183,26 @@ def test_a_wrong_job_is_refused_by_its_field(
     assert set(error) == {"message", "type", "param", "code"}
 
 
+SAID: list[tuple[dict[str, Any], str]] = [
+    ({"method": dpo(beta=2.1)}, "method.dpo.hyperparameters.beta: Input should be 'auto'; or "),
+    ({"method": {"type": "reinforcement"}}, "choose one of supervised, dpo, orpo, kto, pretraining"),
+    ({"method": {"type": "orpo", "kto": {}}}, "method.kto: the method's type is 'orpo'; leave kto out"),
+    ({"training": {"lorra": {}}}, "Unrecognized request argument supplied: training.lorra; leave it out"),
+    ({"training": {"weights": "full", "lora": {"rank": 8}}}, "leave lora out, or choose weights 'lora'"),
+    ({"training": {"trackers": ["mlflow"]}}, "pip install 'tunewise[mlflow]'"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), SAID)
+def test_a_refusal_says_what_to_do(
+    live: Live, file: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr("tunewise.jobs.conflicts.missing_packages", lambda *names: list(names))
+    answer = live.http.post("/v1/fine_tuning/jobs", json={"model": BASE, "training_file": file} | change)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
 def test_an_unknown_model_is_told_which_there_are(client: openai.OpenAI, file: str) -> None:
     with pytest.raises(openai.NotFoundError, match=BASE) as refused:
         client.fine_tuning.jobs.create(model="gpt-9", training_file=file)
