@@ -121,6 +121,23 @@ def test_the_estimate_is_near_a_measured_peak() -> None:
     assert planning.memory(spec(), 300) == pytest.approx(2.73 * 2**30, rel=0.35)
 
 
+def test_trained_weights_take_their_gradients_and_two_moments_besides() -> None:
+    full, lora = (planning.memory(spec(TrainingRequest(weights=weights)), 300) for weights in ("full", "lora"))
+    assert full - lora == 12 * BASE.parameters
+    assert planning.least_memory(spec(TrainingRequest(weights="full"))) > 16 * BASE.parameters
+
+
+def test_four_bit_weights_take_less() -> None:
+    least = [planning.least_memory(spec(TrainingRequest(weights=weights))) for weights in ("qlora", "lora")]
+    assert least[0] < least[1] - BASE.parameters
+
+
+def test_weights_that_are_trained_are_float32() -> None:
+    request = TrainingRequest(weights="full")
+    assert spec(request, machine=BF16_CPU).dtype == "float32"
+    assert spec(TrainingRequest(), machine=BF16_CPU).dtype == "bfloat16"
+
+
 def test_planning_counts_with_the_parts_that_training_computes() -> None:
     from tunewise.train.plan import PART_TOKENS
 

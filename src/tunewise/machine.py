@@ -3,12 +3,14 @@
 import platform
 import time
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 from tunewise.contracts.frozen import Frozen
+from tunewise.errors import TrainingError
 
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _PROBE_SIZE = 1024
@@ -43,6 +45,21 @@ def share(machine: Machine, among: int) -> Machine:
     """
     cores = max(1, machine.cores // among)
     return machine.model_copy(update={"cores": cores, "gflops": machine.gflops * cores / machine.cores})
+
+
+def refuse_missing_quantization() -> None:
+    """Refuse 4-bit weights where nothing computes with them; bitsandbytes does, on CPUs and GPUs alike.
+
+    Raises:
+        TrainingError: qlora_unavailable.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise TrainingError(
+            "qlora_unavailable",
+            "weights: 'qlora' computes with 4-bit weights of the package bitsandbytes, which is not installed here; "
+            "run pip install 'tunewise[qlora]', or choose weights 'lora', which is faster where memory allows",
+            param="weights",
+        )
 
 
 @cache

@@ -19,6 +19,7 @@ from tunewise.contracts.fine_tuning import (
     Pretraining,
     Supervised,
     TrainingRequest,
+    Weights,
 )
 from tunewise.contracts.run import (
     BaseModelRef,
@@ -52,6 +53,13 @@ BLOCK_TOKENS = 1024
 LEGACY_BATCH_SHARE = 0.002
 # Tokens that training computes at once; tests/test_planning.py holds it to the trainer's own number.
 PART_TOKENS = 1024
+
+# Beside its float32 weight, a trained one has a gradient and AdamW's two moments.
+_TRAINED_BYTES = 16
+# Of 4-bit weights with their blocks' scales, doubly quantised (Dettmers et al. 2023, arXiv:2305.14314); the embeddings,
+# which stay as they are, are a quarter of a small model.
+_QUANTISED_BYTES = 0.52
+_EMBEDDINGS_SHARE = 0.25
 
 # Share of the machine's GEMM speed that a training step reaches, and the gain of bf16 over fp32 where the CPU has it.
 _STEP_EFFICIENCY = 0.7
@@ -205,7 +213,12 @@ def lora_spec(asked: LoraRequest) -> LoraSpec:
 
 
 def dtype(request: TrainingRequest, machine: Machine) -> Dtype:
-    """bfloat16 where the CPU multiplies it; emulated bfloat16 is 5 to 10 times slower than float32."""
+    """bfloat16 where the CPU multiplies it; emulated bfloat16 is 5 to 10 times slower than float32.
+
+    Weights that are trained are float32: bfloat16 rounds most of a step away.
+    """
+    if request.weights == "full":
+        return "float32"
     if request.dtype != "auto":
         return request.dtype
     return "bfloat16" if machine.bfloat16 else "float32"
@@ -226,8 +239,8 @@ def estimate(
 ) -> Estimate:
     """Time, memory and cost of a run over the rows as training takes them.
 
-    The frozen weights take part in two products per token (forward, and the gradient of the input): 4 FLOPs for each
-    parameter and token. Memory: the weights, the runtime, and the activations of one batch.
+    Frozen weights take part in two products per token (forward, and the gradient of the input): 4 FLOPs for each
+    parameter and token; trained ones have a gradient of their own: 6. Memory: see `memory`.
     """
     billed = fitted.tokens * spec.n_epochs
     speed = measured_tokens_per_second or _modelled_speed(spec, machine)
@@ -256,18 +269,36 @@ def memory(spec: TrainSpec, longest_row: int) -> int:
     return least_memory(spec) + spec.processes * activations
 
 
-def peak_memory(parameters: int, dtype: Dtype, part_tokens: int = PART_TOKENS) -> int:
+def peak_memory(parameters: int, dtype: Dtype, part_tokens: int = PART_TOKENS, weights: Weights = "lora") -> int:
     """Peak bytes of tuning a model of so many parameters, where `part_tokens` are computed at once."""
-    return parameters * _width(dtype) + _RUNTIME_BYTES + part_tokens * _activation_bytes(parameters, dtype)
+    return (
+        _weight_bytes(parameters, dtype, weights) + _RUNTIME_BYTES + part_tokens * _activation_bytes(parameters, dtype)
+    )
 
 
 def least_memory(spec: TrainSpec) -> int:
-    """Bytes without which no training of this model begins: the weights and the runtime, activations not counted.
+    """Bytes without which no training of this model begins: activations are not counted.
 
-    Of several processes each has a runtime; they hold the weights each (ddp), or together once (fsdp).
+    The weights and the runtime; where weights are trained, their gradients and AdamW's moments too. With `top_layers`
+    these are fewer than is told: how many weights a layer has is not known here. Of several processes each has a
+    runtime; they hold the weights each (ddp), or together once (fsdp).
     """
     copies = spec.processes if spec.sharding == "ddp" else 1
-    return copies * spec.base_model.parameters * _width(spec.dtype) + spec.processes * _RUNTIME_BYTES
+    weights = _weight_bytes(spec.base_model.parameters, spec.dtype, spec.weights)
+    return copies * weights + spec.processes * _RUNTIME_BYTES
+
+
+def _weight_bytes(parameters: int, dtype: Dtype, weights: Weights) -> int:
+    """Of the weights, and of what training keeps of each."""
+    match weights:
+        case "lora":
+            return parameters * _width(dtype)
+        case "full":
+            return parameters * _TRAINED_BYTES
+        case "qlora":
+            return int(parameters * (_QUANTISED_BYTES * (1 - _EMBEDDINGS_SHARE) + _width(dtype) * _EMBEDDINGS_SHARE))
+        case _:
+            assert_never(weights)
 
 
 def _activation_bytes(parameters: int, dtype: Dtype) -> int:
@@ -283,4 +314,5 @@ def _width(dtype: Dtype) -> int:
 def _modelled_speed(spec: TrainSpec, machine: Machine) -> float:
     """Tokens per second from the matrix probe."""
     gain = _BF16_SPEEDUP if spec.dtype == "bfloat16" else 1.0
-    return machine.gflops * 1e9 * gain * _STEP_EFFICIENCY / (4 * spec.base_model.parameters)
+    products = 6 if spec.weights == "full" else 4
+    return machine.gflops * 1e9 * gain * _STEP_EFFICIENCY / (products * spec.base_model.parameters)

@@ -12,9 +12,9 @@ from tunewise.contracts.config import ArmsConfig, Endpoint, PromptArm, Retrieval
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, DataError, ModelError
-from tunewise.jobs.adapter import Adapter
 from tunewise.jobs.arms import ask_tuned, check_arms, local_arms
 from tunewise.jobs.lab import Lab
+from tunewise.jobs.weights import TunedWeights
 from tunewise.machine import Machine
 
 
@@ -41,7 +41,7 @@ def test_an_adapter_that_is_not_the_trained_one_is_never_hosted(lab: Lab, tmp_pa
     directory.mkdir(parents=True)
     (directory / "adapter_model.safetensors").write_bytes(b"other weights")
     with pytest.raises(ModelError, match="training wrote 0000"):
-        ask_tuned(lab, [row("a")], [example("q", "a")], Adapter(directory, "0" * 64))
+        ask_tuned(lab, [row("a")], [example("q", "a")], TunedWeights(directory, "0" * 64))
     assert not (lab.directory / "serve").exists()
 
 

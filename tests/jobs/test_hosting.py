@@ -198,6 +198,7 @@ def test_a_model_whose_files_are_gone_says_which_and_what_to_do(
     (platform.settings.state_dir / model.adapter / "adapter_model.safetensors").unlink()
 
     async def test(hosting: Hosting) -> None:
+        await answer(hosting, PLAIN)
         with pytest.raises(RequestError, match=r"adapter_model\.safetensors is not in runs/.*tune it again") as caught:
             await answer(hosting, tuned(model))
         assert caught.value.code == "model_unavailable"

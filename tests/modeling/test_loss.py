@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tunewise.modeling import loss
+from tunewise.modeling import loss, trained_head
 from tunewise.modeling.loss import head_loss
 
 
@@ -31,6 +31,26 @@ def test_loss_gradient_and_accuracy_equal_cross_entropy(
         torch.autograd.grad(theirs @ weights, hidden),
         rtol=1e-5,
         atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize(("chunk", "smoothing"), [(1, 0.0), (7, 0.2), (256, 0.0), (256, 0.1)])
+def test_a_trained_head_has_the_gradient_of_cross_entropy(
+    chunk: int, smoothing: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_head, "CHUNK_TOKENS", chunk)
+    torch.manual_seed(0)
+    hidden, head = torch.randn(23, 16, requires_grad=True), torch.randn(101, 16, requires_grad=True)
+    targets, weights = torch.randint(101, (23,)), torch.randn(23)
+    logits = hidden @ head.t()
+    targets[::3] = logits.argmax(-1)[::3]
+    ours = head_loss(hidden, head, targets, label_smoothing=smoothing)
+    theirs = cross_entropy(logits, targets, reduction="none", label_smoothing=smoothing)
+    torch.testing.assert_close(ours.losses, theirs)
+    assert torch.equal(ours.correct, logits.argmax(-1) == targets)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours.losses @ weights, (hidden, head)),
+        torch.autograd.grad(theirs @ weights, (hidden, head)),
     )
 
 

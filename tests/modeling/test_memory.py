@@ -48,3 +48,14 @@ def test_recomputing_begins_where_memory_ends(tiny_model: BaseModelRef, monkeypa
     monkeypatch.setattr(memory, "SHARE_OF_FREE_MEMORY", activation_bytes(model, 1000) / free)
     assert keep_within_memory(model, 2048)
     assert model.is_activation_checkpointing
+
+
+def test_what_training_will_take_counts_and_layers_that_are_not_trained_do_not(
+    tiny_model: BaseModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_frozen(tiny_model, "float32")
+    free = psutil.virtual_memory().available
+    assert activation_bytes(model, 1024, top_layers=1) * 2 == activation_bytes(model, 1024)
+    monkeypatch.setattr(memory, "SHARE_OF_FREE_MEMORY", activation_bytes(model, 3000) / free)
+    assert not keep_within_memory(model, 4000, top_layers=1)
+    assert keep_within_memory(model, 2000, spoken_for=free // 2)

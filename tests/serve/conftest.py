@@ -12,7 +12,7 @@ from tunewise.contracts.run import BaseModelRef
 ADAPTERS: dict[str, dict[str, Any]] = {
     "all": {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
     "some": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"], "use_rslora": True},
-    "third": {"r": 8, "lora_alpha": 32, "target_modules": ["gate_proj", "o_proj"]},
+    "third": {"r": 8, "lora_alpha": 32, "target_modules": ["gate_proj", "o_proj", "k_proj"], "use_dora": True},
 }
 
 

@@ -39,7 +39,9 @@ def save_adapter(model: Path, directory: Path, seed: int, shape: dict[str, Any],
         tuned = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", **shape))
     numbers = torch.Generator().manual_seed(seed)
     for path, weight in tuned.named_parameters():
-        if "lora_" in path:
+        if "lora_magnitude" in path:
+            weight.data.mul_(1 + spread * torch.randn(weight.shape, generator=numbers))
+        elif "lora_" in path:
             weight.data.normal_(0.0, spread, generator=numbers)
     tuned.save_pretrained(str(directory))
 

@@ -41,6 +41,15 @@ def test_patterns_of_alpha_change_the_layers_they_name(adapter: Path) -> None:
         assert torch.allclose(pair.up, before[path].up * factor)
 
 
+def test_magnitudes_come_with_dora_and_only_with_it(adapters: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(adapters["third"], tmp_path / "adapter")
+    found = read_adapter("a", tmp_path / "adapter").pairs
+    assert {pair.magnitude.shape[0] for pair in found.values() if pair.magnitude is not None} == {32, 64, 128}
+    change(tmp_path / "adapter", use_dora=False)
+    with pytest.raises(ModelError, match="has not all of"):
+        read_adapter("a", tmp_path / "adapter")
+
+
 @pytest.mark.parametrize("option", REFUSED_FEATURES)
 def test_features_that_are_not_supported_are_refused_by_name(adapter: Path, option: str) -> None:
     change(adapter, **{option: "something"})
@@ -73,7 +82,7 @@ def test_half_a_pair_and_strange_weights_are_refused(adapter: Path) -> None:
     weights = load_file(adapter / WEIGHTS_FILE)
     name = next(name for name in weights if "lora_A" in name)
     save_file({key: value for key, value in weights.items() if key != name}, adapter / WEIGHTS_FILE)
-    with pytest.raises(ModelError, match="lacks one"):
+    with pytest.raises(ModelError, match="has not all of"):
         read_adapter("a", adapter)
     save_file(
         weights | {"base_model.model.model.embed_tokens.lora_embedding_A": weights[name].clone()},

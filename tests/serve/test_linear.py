@@ -44,14 +44,14 @@ def test_joined_layers_compute_what_the_plain_ones_do() -> None:
 
 
 def test_rows_get_their_own_adapter_in_groups_and_in_segments() -> None:
-    layers = [nn.Linear(32, 24, bias=False), nn.Linear(32, 8, bias=False)]
+    layers = [nn.Linear(32, 24, bias=False), nn.Linear(32, 8)]
     rows = AdapterRows()
     joined = PackedLinear(["q", "k"], layers, rows)
     pairs = {
         3: {"q": LoraPair(torch.randn(4, 32), torch.randn(24, 4))},
         5: {
             "q": LoraPair(torch.randn(2, 32), torch.randn(24, 2)),
-            "k": LoraPair(torch.randn(6, 32), torch.randn(8, 6)),
+            "k": LoraPair(torch.randn(6, 32), torch.randn(8, 6), magnitude=torch.rand(8) + 0.5),
         },
     }
     owners = [5, NO_ADAPTER, 3, 5, 5, 3, 3]
@@ -62,6 +62,10 @@ def test_rows_get_their_own_adapter_in_groups_and_in_segments() -> None:
             for path, columns in (("q", slice(0, 24)), ("k", slice(24, 32))):
                 if pair := pairs.get(owner, {}).get(path):
                     expected[row, columns] += pair.up @ (pair.down @ hidden[0, row])
+                if pair and pair.magnitude is not None:
+                    length = (layers[1].weight + pair.up @ pair.down).norm(dim=1)
+                    bias = layers[1].bias
+                    expected[row, columns] = (expected[row, columns] - bias) * pair.magnitude / length + bias
         for key, pair_by_path in pairs.items():
             joined.lora.put(key, pair_by_path)
         joined.lora.fill([3, 5])

@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from multiprocessing.context import ForkServerProcess
@@ -95,6 +97,19 @@ def train(run: Path, before: Callable[[], None] | None = None) -> int:
     print(log_of(run))  # noqa: T201  # pytest shows it where the test fails
     assert process.exitcode is not None
     return process.exitcode
+
+
+def pause_and_go_on(run: Path) -> None:
+    """Stop a run at about its third event, and let it go on to its end."""
+    process = start(run)
+    while not (run / "events.jsonl").exists() or (run / "events.jsonl").read_bytes().count(b"\n") < 3:
+        assert process.is_alive(), log_of(run)
+        time.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert train(run) == 0
 
 
 def log_of(run: Path) -> str:

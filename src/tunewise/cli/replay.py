@@ -42,8 +42,8 @@ def replay_job(
 def _print(console: Console, compared: Replay) -> None:
     verdict = ("EQUAL", "bold green") if compared.is_equal else ("DIFFERENT", "bold red")
     console.print(Text.assemble(verdict))
-    console.print(f"weights  original  {compared.original.adapter_sha256}", soft_wrap=True)
-    console.print(f"         replayed  {compared.repeated.adapter_sha256}", soft_wrap=True)
+    console.print(f"weights  original  {compared.original.weights_sha256}", soft_wrap=True)
+    console.print(f"         replayed  {compared.repeated.weights_sha256}", soft_wrap=True)
     differing = len(compared.differing_steps)
     first = f", the first at step {compared.differing_steps[0]}" if differing else ""
     console.print(f"metrics  {compared.steps} steps compared, {differing} differ{first}")

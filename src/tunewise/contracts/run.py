@@ -7,6 +7,7 @@ This module and `python -m tunewise.train RUN_DIR` are the whole border between 
       events.jsonl              one RunEvent a line, `seq` counts from 1 without gaps, across restarts
       checkpoints/step-N/       whole or absent: written aside, then renamed
       adapter/                  what PEFT saves, with tokenizer, template and model card
+      model/                    instead, where every weight is trained: a base model's directory, with model card
       result.json               RunResult: written last, by rename
       .lock                     held (flock) by the trainer while it lives; its process id in PID_WIDTH characters
 """
@@ -37,10 +38,14 @@ LOCK_FILE = ".lock"
 PID_WIDTH = 20
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+MODEL_DIR = "model"
+MODEL_CONFIG_FILE = "config.json"
+MODEL_WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
-# Of a checkpoint's files, those that only training goes on from; the others are an adapter.
+# Of a checkpoint's files, those that only training goes on from; the others are an adapter or a model.
 TRAINING_STATE = frozenset({OPTIMIZER_FILE, PROGRESS_FILE})
 
 # Of preferences only. A reward is beta times how much likelier an answer has become since the run began, in nats.
@@ -162,7 +167,7 @@ class TrainSpec(Frozen):
     top_layers: PositiveInt | None = None
     max_tokens: PositiveInt = Field(description="The longest row, in tokens.")
     overlong: Overlong
-    dtype: Dtype = Field(description="Of the frozen base weights; LoRA weights are always float32.")
+    dtype: Dtype = Field(description="Of the frozen base weights; weights that are trained are always float32.")
     seed: int
     valid_every_steps: PositiveInt = Field(description="Steps between validation losses on a small sample.")
     valid_sample_rows: PositiveInt
@@ -266,5 +271,14 @@ class RunResult(Frozen):
     adapter: str | None = Field(description="Path of the adapter, relative to the run directory.")
     adapter_sha256: str | None = Field(description="Of the adapter's weights; verified before they are hosted.")
     adapter_step: int | None = Field(
-        default=None, description="The step that the adapter's weights are from: with early stopping the best epoch's."
+        default=None, description="The step that the tuned weights are from: with early stopping the best epoch's."
     )
+    model: str | None = Field(
+        default=None, description="Path of the model, relative to the run directory, where every weight was trained."
+    )
+    model_sha256: str | None = Field(default=None, description="Of the model's weights; as `adapter_sha256`.")
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """Of the tuned weights, whether an adapter's or a model's."""
+        return self.adapter_sha256 or self.model_sha256

@@ -6,21 +6,22 @@ Knows which arm is asked where and what is kept of it; how an arm's requests are
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from tunewise.contracts.chat import ChatExample
 from tunewise.contracts.config import ArmsConfig, Endpoint
 from tunewise.contracts.evaluation import Answer, ArmAnswers
+from tunewise.contracts.run import BaseModelRef
 from tunewise.errors import ConfigError
 from tunewise.evaluate import arms, floors
 from tunewise.evaluate.answer_log import AnswerLog
 from tunewise.evaluate.arms import ArmRequests, Window
 from tunewise.evaluate.client import Sampling, Server, answer_arm, wire_message, wire_tool
 from tunewise.evaluate.rows import EvalRow
-from tunewise.jobs.adapter import Adapter, verified
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.launch import serving
 from tunewise.jobs.stages import input_key, write_whole
+from tunewise.jobs.weights import TunedWeights, verified
 from tunewise.settings import secret
 
 # An answer may be somewhat longer than every one that was seen; one that runs on for ever must still end.
@@ -65,13 +66,13 @@ def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample
     return asked
 
 
-def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], adapter: Adapter) -> ArmAnswers:
+def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], tuned: TunedWeights) -> ArmAnswers:
     """The tuned model, asked as plainly as a user would.
 
     Raises:
-        ModelError: the adapter is not the one that was trained.
+        ModelError: the weights are not those that were trained.
     """
-    return _ask_hosted(lab, [arms.within(arms.tuned_arm(rows), _window(lab, train))], train, adapter)[0]
+    return _ask_hosted(lab, [arms.within(arms.tuned_arm(rows), _window(lab, train))], train, tuned)[0]
 
 
 def local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[ArmRequests]:
@@ -98,19 +99,33 @@ def _window(lab: Lab, train: Sequence[ChatExample]) -> Window:
 
 
 def _ask_hosted(
-    lab: Lab, asked: Sequence[ArmRequests], train: Sequence[ChatExample], adapter: Adapter | None
+    lab: Lab, asked: Sequence[ArmRequests], train: Sequence[ChatExample], tuned: TunedWeights | None
 ) -> list[ArmAnswers]:
-    """Ask the base model, or the adapter on it; it is hosted only if an answer is still missing."""
-    identity = "" if adapter is None else adapter.identity
+    """Ask the base model, or the tuned one; it is hosted only if an answer is still missing."""
+    identity = "" if tuned is None else tuned.identity
     known = [_reuse(lab, arm, train, identity) for arm in asked]
     missing = [arm for arm, answers in zip(asked, known, strict=True) if answers is None]
     if not missing:
         return [answers for answers in known if answers is not None]
-    name = lab.base.name if adapter is None else lab.tuned_name
-    adapters = {} if adapter is None else {name: verified(adapter)}
-    with serving(lab.base, dtype=lab.dtype, directory=lab.directory / "serve", adapters=adapters) as base_url:
+    hosted, adapters = _hosted(lab, tuned)
+    name = lab.base.name if tuned is None else lab.tuned_name
+    with serving(hosted, dtype=lab.dtype, directory=lab.directory / "serve", adapters=adapters) as base_url:
         fresh = {arm.arm: _ask(lab, arm, Server(base_url, name), train, identity) for arm in missing}
     return [answers or fresh[arm.arm] for arm, answers in zip(asked, known, strict=True)]
+
+
+def _hosted(lab: Lab, tuned: TunedWeights | None) -> tuple[BaseModelRef, dict[str, Path]]:
+    """The model to host, and the adapters on it."""
+    if tuned is None:
+        return lab.base, {}
+    directory = verified(tuned)
+    match tuned.kind:
+        case "adapter":
+            return lab.base, {lab.tuned_name: directory}
+        case "model":
+            return lab.base.model_copy(update={"name": lab.tuned_name, "path": directory}), {}
+        case _:
+            assert_never(tuned.kind)
 
 
 def _ask(lab: Lab, arm: ArmRequests, server: Server, train: Sequence[ChatExample], adapter: str = "") -> ArmAnswers:

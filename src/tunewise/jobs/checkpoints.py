@@ -1,7 +1,7 @@
 """Checkpoints of a job as models: taken out of the run directory, published, and let go.
 
-Training prunes its checkpoints, so that a copy of the adapter is kept: whole on the disk before the row says that there
-is a model, and gone after the row. Knows the run directory and the store; whether a job goes on is others'.
+Training prunes its checkpoints, so that the weights are kept under a second name: whole on the disk before the row says
+that there is a model, and gone after the row. Knows the run directory and the store; whether a job goes on is others'.
 """
 
 import shutil
@@ -17,7 +17,7 @@ from tunewise.contracts.jobs import Job, TunedModel
 from tunewise.contracts.run import CHECKPOINTS_DIR, TRAINING_STATE, RunEvent, StepMetrics
 from tunewise.jobs.names import NewNames, checkpoint_names
 from tunewise.jobs.platform import Platform
-from tunewise.jobs.stages import copy_synced, sync_directory
+from tunewise.jobs.stages import link_or_copy, sync_directory
 from tunewise.store import events, jobs, models
 from tunewise.store.rows import new_id, now
 
@@ -167,5 +167,5 @@ def _copy_adapter(source: Path, place: Path) -> None:
     files = [file for file in source.iterdir() if file.name not in TRAINING_STATE]
     place.mkdir()
     for file in files:
-        copy_synced(file, place / file.name)
+        link_or_copy(file, place / file.name)
     sync_directory(place)

@@ -19,11 +19,11 @@ from tunewise.evaluate.scoring import primary, score
 from tunewise.evaluate.standing import primary_score
 from tunewise.evaluate.statistics import mean_interval
 from tunewise.evaluate.verdict import decide
-from tunewise.jobs.adapter import adapter_of
 from tunewise.jobs.arms import Asked, ask_tuned
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.prepare import Prepared, still_frozen, test_sets
 from tunewise.jobs.training import curve
+from tunewise.jobs.weights import weights_of
 
 
 class Trained(NamedTuple):
@@ -39,12 +39,12 @@ def conclude(lab: Lab, prepared: Prepared, asked: Sequence[Asked], trained: Trai
 
     Raises:
         EvaluationError: the test rows changed while the model was trained.
-        ModelError: the adapter is not the one that was trained.
+        ModelError: the weights are not those that were trained.
     """
     lab.watcher.stage("evaluate", f"{len(prepared.rows)} test rows, the tuned model asked")
     still_frozen(lab, prepared.frozen)
-    adapter = adapter_of(trained.directory, trained.result)
-    tuned = Asked(ask_tuned(lab, prepared.rows, prepared.train, adapter), None)
+    weights = weights_of(trained.directory, trained.result)
+    tuned = Asked(ask_tuned(lab, prepared.rows, prepared.train, weights), None)
     lab.watcher.stage("verdict", "scores, intervals, costs, report")
     report = _report(lab, prepared, [*asked, tuned], trained)
     write_report(report, lab.directory)

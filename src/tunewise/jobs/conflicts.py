@@ -45,7 +45,42 @@ def conflict(asked: TrainingOptions, *, has_validation: bool, parent: str | None
             "lora",
             "weights is 'full', so that there is no adapter; leave lora out, or choose weights 'lora'",
         )
-    return _with_parent(asked, parent)
+    return _of_weights(asked) or _with_parent(asked, parent)
+
+
+def _of_weights(asked: TrainingOptions) -> Conflict | None:
+    lora = asked.lora
+    if asked.weights == "full" and asked.dtype == "bfloat16":
+        return Conflict(
+            "conflicting_parameters",
+            "dtype",
+            "weights that are trained are float32; leave dtype out, or choose weights 'lora'",
+        )
+    if asked.weights != "lora" and asked.sharding == "fsdp":
+        return Conflict(
+            "conflicting_parameters",
+            "sharding",
+            "'fsdp' shares frozen weights of their own number format; leave sharding out, or choose weights 'lora'",
+        )
+    if asked.weights == "full" and asked.parent_use == "stack":
+        return Conflict(
+            "conflicting_parameters",
+            "parent_use",
+            "'stack' leaves a tuned model's adapter as it is, and with weights 'full' there is none; leave it out",
+        )
+    if asked.weights == "qlora" and (lora.init != "default" or asked.parent_use == "stack"):
+        return Conflict(
+            "conflicting_parameters",
+            "weights",
+            "'qlora' goes neither with lora.init nor with parent_use 'stack'; leave them out, or choose weights 'lora'",
+        )
+    if lora.dora and (asked.parent_use == "stack" or (lora.dropout and lora.init != "default")):
+        return Conflict(
+            "conflicting_parameters",
+            "lora",
+            "lora.dora goes not with parent_use 'stack', nor with lora.init and lora.dropout both; leave one out",
+        )
+    return None
 
 
 def _with_parent(asked: TrainingOptions, parent: str | None) -> Conflict | None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, assert_never, get_args
 
 from tunewise.contracts.jobs import Caller, TunedModel
-from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE
 from tunewise.errors import RequestError
 from tunewise.jobs import inventory
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.weights import kind_in, missing_in
 
-Format: TypeAlias = Literal["adapter"]
+Format: TypeAlias = Literal["adapter", "model"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 CHUNK_BYTES = 1024 * 1024
 TRAINERS_FILES = {"optimizer.safetensors", "progress.json"}  # what a checkpoint holds for its trainer alone
@@ -33,14 +33,19 @@ def export(platform: Platform, caller: Caller, name: str, wanted: str) -> Export
     """A tuned model in one of the formats.
 
     Raises:
-        RequestError: model_not_found; unknown_format; model_unavailable, when its files are not there.
+        RequestError: model_not_found; unknown_format, also where the model has no such form; model_unavailable, when
+            its files are not there.
     """
     model = inventory.lineage(platform, caller, name).model
-    match _format(wanted):
-        case "adapter":
-            directory = platform.settings.state_dir / model.adapter
+    directory, format_ = platform.settings.state_dir / model.adapter, _format(wanted)
+    files = _files(model, directory)
+    if format_ != kind_in(directory):
+        message = f"format: {name!r} is not an {format_}; ask for {kind_in(directory)!r}"
+        raise RequestError("unknown_format", message, param="format")
+    match format_:
+        case "adapter" | "model":
             stem = _stem(model)
-            return Export(f"{stem}.zip", "application/zip", zipped(_files(model, directory), stem))
+            return Export(f"{stem}.zip", "application/zip", zipped(files, stem))
         case never:
             assert_never(never)
 
@@ -90,9 +95,9 @@ def _format(wanted: str) -> Format:
 
 
 def _files(model: TunedModel, directory: Path) -> list[Path]:
-    """What PEFT loads, with the tokenizer and the model card."""
+    """What PEFT or transformers loads, with the tokenizer and the model card."""
     files = sorted(path for path in directory.glob("*") if path.is_file() and path.name not in TRAINERS_FILES)
-    if ADAPTER_WEIGHTS_FILE not in {path.name for path in files}:
+    if missing_in(directory):
         raise RequestError(
             "model_unavailable",
             f"The weights of {model.name!r} are not in {model.adapter} of the state directory; restore a backup",

@@ -16,6 +16,7 @@ from tunewise.jobs.conflicts import conflict
 from tunewise.jobs.integrations import require_installed
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.weights import kind_in
 from tunewise.store import events, files, jobs, models
 from tunewise.store.rows import Page, Value, new_id, now
 
@@ -57,7 +58,8 @@ def add(session: Session, platform: Platform, caller: Caller, asked: Submission)
     if asked.validation_file is not None:
         _training_file(session, caller, asked.validation_file, "validation_file")
     parent = found.tuned.name if found.tuned else None
-    _refuse_conflicts(asked, parent)
+    is_adapter = found.tuned is not None and kind_in(platform.settings.state_dir / found.tuned.adapter) == "adapter"
+    _refuse_conflicts(asked, parent if is_adapter else None)
     request = JobRequest(
         model=asked.model,
         base=found.base,

@@ -10,19 +10,19 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import httpx
 
 from tunewise import catalogue
 from tunewise.contracts.jobs import Caller, TunedModel
 from tunewise.errors import ModelError, RequestError
-from tunewise.jobs import model_server
+from tunewise.jobs import model_server, parents
 from tunewise.jobs.model_server import ModelServer, Spawn, spawn
 from tunewise.jobs.names import Resolved, resolve
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.weights import kind_in, missing_in
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 CONNECT_SECONDS = 5.0
 # Less than the 5 s after which the server closes a quiet connection: none is used that is being closed.
 KEEP_ALIVE_SECONDS = 2.0
@@ -35,6 +35,16 @@ class Hosted(NamedTuple):
 
     server: ModelServer
     name: str
+
+
+class _Home(NamedTuple):
+    """Which server hosts a model, and under which adapter. `directory`: of the server's model, where it is a tuned one;
+    None where it is a base model of the catalogue.
+    """
+
+    server: str
+    adapter: str | None
+    directory: Path | None
 
 
 class _Place:
@@ -97,67 +107,80 @@ class Hosting:
             RequestError: model_unavailable, when its files are not there.
             ServingError: the server did not start, or refuses the adapter.
         """
-        place = self._places.setdefault(model.base, _Place())
-        adapter = model.tuned.name if model.tuned else None
-        while (server := place.ready(adapter)) is None:
-            await asyncio.shield(self._preparation(place, adapter, model))
-        server.begin(adapter)
+        home = self._home(model)
+        place = self._places.setdefault(home.server, _Place())
+        while (server := place.ready(home.adapter)) is None:
+            await asyncio.shield(self._preparation(place, home, model))
+        server.begin(home.adapter)
         try:
-            yield Hosted(server, adapter or model.base)
+            yield Hosted(server, home.adapter or home.server)
         finally:
-            server.end(adapter)
+            server.end(home.adapter)
 
     async def release(self, model: Resolved) -> bool:
         """Let a tuned model go, or a base model with all that it hosts; False while it is being asked something.
 
         It is hosted again when it is next asked.
         """
-        place = self._places.get(model.base)
+        home = self._home(model)
+        place = self._places.get(home.server)
         server = None if place is None else place.ready(None)
         if place is None or server is None:
             return True
         async with place.lock:
-            if model.tuned is not None:
-                return await server.unload(model.tuned.name)
+            if home.adapter is not None:
+                return await server.unload(home.adapter)
             if server.under_way or place.server is not server:
                 return False
             place.server = None
         await server.stop()
         return True
 
-    def _preparation(self, place: _Place, adapter: str | None, model: Resolved) -> asyncio.Task[None]:
+    def _home(self, model: Resolved) -> _Home:
+        """A tuned model is an adapter on its base model's server, or a base of its own where every weight was tuned."""
+        if model.tuned is None:
+            return _Home(model.base, None, None)
+        directory = self._platform.settings.state_dir / model.tuned.adapter
+        if kind_in(directory) == "model":
+            return _Home(model.tuned.name, None, directory)
+        own_base = parents.own_base(self._platform, model.tuned.job_id)
+        return _Home(model.base if own_base is None else str(own_base), model.tuned.name, own_base)
+
+    def _preparation(self, place: _Place, home: _Home, model: Resolved) -> asyncio.Task[None]:
         """The one task that makes this model ready; who waits for it shares its failure."""
-        task = place.preparing.get(adapter)
+        task = place.preparing.get(home.adapter)
         if task is None:
-            task = place.preparing[adapter] = asyncio.create_task(self._prepare(place, model))
-            task.add_done_callback(lambda done: _forget(place, adapter, done))
+            task = place.preparing[home.adapter] = asyncio.create_task(self._prepare(place, home, model))
+            task.add_done_callback(lambda done: _forget(place, home.adapter, done))
         return task
 
-    async def _prepare(self, place: _Place, model: Resolved) -> None:
+    async def _prepare(self, place: _Place, home: _Home, model: Resolved) -> None:
+        directory = None if model.tuned is None else self._tuned_directory(model.tuned)
         async with place.lock:
             if place.ready(None) is None:
-                place.server = await self._start(model.base)
-            if model.tuned is not None and place.server is not None and model.tuned.name not in place.server.adapters:
-                directory = self._adapter_directory(model.tuned)
-                await place.server.load(model.tuned.name, directory, keep=self._platform.settings.hosted_adapters)
+                place.server = await self._start(home)
+            if home.adapter is not None and place.server is not None and home.adapter not in place.server.adapters:
+                keep = self._platform.settings.hosted_adapters
+                await place.server.load(home.adapter, cast(Path, directory), keep=keep)
 
-    async def _start(self, base: str) -> ModelServer:
-        settings = self._platform.settings
+    async def _start(self, home: _Home) -> ModelServer:
+        settings, base = self._platform.settings, home.server
         try:
-            found = await asyncio.to_thread(catalogue.find, base, settings)
+            found = await asyncio.to_thread(catalogue.find, str(home.directory or base), settings)
         except ModelError as error:
             raise RequestError(
-                "model_unavailable", f"The base model {base!r} cannot be hosted: {error.message}", param="model"
+                "model_unavailable", f"The model {base!r} cannot be hosted: {error.message}", param="model"
             ) from error
+        found = found.model_copy(update={"name": base})
         server = await model_server.start(
             found, self._platform.serve_dir, self.client, waiting=settings.hosted_waiting, spawn=self._spawn
         )
         _log.info("hosting %s: process %d at %s", base, server.pid, server.base_url)
         return server
 
-    def _adapter_directory(self, model: TunedModel) -> Path:
+    def _tuned_directory(self, model: TunedModel) -> Path:
         directory = (self._platform.settings.state_dir / model.adapter).absolute()
-        missing = [name for name in ADAPTER_FILES if not (directory / name).is_file()]
+        missing = missing_in(directory)
         if missing:
             raise RequestError(
                 "model_unavailable",

@@ -17,6 +17,7 @@ from tunewise.contracts.jobs import Caller, Deployment, Job, StoredFile, TunedMo
 from tunewise.errors import RequestError
 from tunewise.jobs.names import resolve
 from tunewise.jobs.platform import Platform
+from tunewise.jobs.weights import Kind, kind_in
 from tunewise.store import files, jobs, models
 
 
@@ -46,6 +47,7 @@ class Lineage(NamedTuple):
     shared_with: int
     usage: dict[str, int]
     adapter_bytes: int
+    kind: Kind
 
 
 def inventory(platform: Platform, caller: Caller) -> Inventory:
@@ -89,6 +91,7 @@ def lineage(platform: Platform, caller: Caller, name: str) -> Lineage:
             shared_with=models.count_permissions(session, model.name) if is_own else 0,
             usage=models.usage(session, caller.project, model.name),
             adapter_bytes=size_of(platform.settings.state_dir / model.adapter),
+            kind=kind_in(platform.settings.state_dir / model.adapter),
         )
 
 

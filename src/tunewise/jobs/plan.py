@@ -10,7 +10,7 @@ from tunewise.contracts.fine_tuning import METHOD_TYPES, MethodType, Overlong, T
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
 from tunewise.errors import DataError
 from tunewise.jobs.stages import write_whole
-from tunewise.machine import Machine
+from tunewise.machine import Machine, refuse_missing_quantization
 from tunewise.settings import Settings
 
 CHECK_FILE = "check.json"
@@ -62,8 +62,11 @@ def make_spec(
 
     Raises:
         DataError: invalid_file_format, where the rows are not what the method trains on.
+        TrainingError: qlora_unavailable.
     """
     refuse_misfits(check, request.method.type)
+    if request.weights == "qlora":
+        refuse_missing_quantization()
     train, valid = _files(check, "train"), _files(check, "valid")
     first = _data_file(train[0])
     if request.method.type == "pretraining":
@@ -162,8 +165,10 @@ def _speeds(settings: Settings) -> dict[str, float]:
 
 
 def _speed_key(spec: TrainSpec) -> str:
+    tuned = spec.lora.rank if spec.weights == "lora" else spec.weights
+    layers = "" if spec.top_layers is None else f":top{spec.top_layers}"
     several = f":{spec.processes}:{spec.sharding}" if spec.processes > 1 else ""
-    return f"{spec.base_model.revision}:{spec.dtype}:{spec.lora.rank}:{spec.threads}{several}"
+    return f"{spec.base_model.revision}:{spec.dtype}:{tuned}:{spec.threads}{layers}{several}"
 
 
 def refuse_misfits(check: CheckReport, method: MethodType) -> None:

@@ -46,7 +46,7 @@ def publish(platform: Platform, job: Job, result: RunResult, worker: str) -> boo
 
 def _add_model(session: Session, job: Job, result: RunResult, names: NewNames, last: StepMetrics) -> list[TunedModel]:
     """The model itself; its checkpoints are models since they were made. Gives those that it takes the place of."""
-    adapter = f"runs/{job.id}/{result.adapter or ADAPTER_DIR}"
+    adapter = f"runs/{job.id}/{result.model or result.adapter or ADAPTER_DIR}"
     models.add(session, tuned_model(job, names, last, result.steps, adapter, is_final=True))
     return let_go(session, job, last.total_steps)
 

@@ -25,7 +25,7 @@ class Replay(NamedTuple):
     @property
     def is_equal(self) -> bool:
         """Whether weights and metrics are the same, bit for bit."""
-        return self.original.adapter_sha256 == self.repeated.adapter_sha256 and not self.differing_steps
+        return self.original.weights_sha256 == self.repeated.weights_sha256 and not self.differing_steps
 
 
 def replay(run_dir: Path, directory: Path, versions: dict[str, str], watcher: Watcher) -> Replay:

@@ -64,6 +64,21 @@ def copy_synced(source: Path, place: Path) -> None:
         os.fsync(writing.fileno())
 
 
+def link_or_copy(source: Path, place: Path) -> None:
+    """A second name for a file that is never written again, or a copy where the file system has no such names.
+
+    Raises:
+        OSError: `source` is not there, or the disk is full.
+    """
+    place.unlink(missing_ok=True)  # what lies there may be a second name of the source itself
+    try:
+        os.link(source, place)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        copy_synced(source, place)
+
+
 def sync_directory(path: Path) -> None:
     """Return when the directory's entries are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

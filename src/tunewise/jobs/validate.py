@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tunewise import __version__, catalogue
+from tunewise import __version__
 from tunewise.contracts.check import CheckReport, Finding, Split
 from tunewise.contracts.fine_tuning import TrainingRequest
 from tunewise.contracts.jobs import Job, ResolvedHyperparameters
@@ -41,9 +41,9 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
     Raises:
         DataError: a file is not fit for the method; the code is one of OpenAI's, `param` names the file's field.
         ModelError: the base model or the parent cannot be used.
-        TrainingError: too_many_processes; insufficient_memory, however long it waited.
+        TrainingError: too_many_processes; qlora_unavailable; insufficient_memory, however long it waited.
     """
-    base = catalogue.find(job.request.base, platform.settings)
+    base = parents.base_of(platform, job)
     report = _checked(platform, job, base)
     parent = parents.freeze(platform, job, base)
     asked = _asked(job, parent)
@@ -68,10 +68,11 @@ def validate(platform: Platform, job: Job, machine: Callable[[], Machine]) -> Va
 
 
 def _asked(job: Job, parent: parents.Parent | None) -> TrainingRequest:
-    """What is asked for; an adapter that trains on has the parent's shape."""
+    """What is asked for; an adapter that trains on has the parent's shape and layers."""
     options = dict(job.request.training)
-    if parent is not None:
+    if parent is not None and parent.adapter.use == "continue" and job.request.training.weights != "full":
         options["lora"] = parent.lora.model_copy(update={"plus_ratio": job.request.training.lora.plus_ratio})
+        options["top_layers"] = parent.top_layers
     return TrainingRequest(method=job.request.method, seed=job.request.seed, **options)
 
 

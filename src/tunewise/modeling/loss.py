@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tunewise.modeling.autograd import Context, call
+from tunewise.modeling.trained_head import logits_gradient, trained_head_loss, wanted_logits
 
 CHUNK_TOKENS = 256
 
@@ -36,14 +37,9 @@ class _HeadLoss(torch.autograd.Function):
             logits = (hidden[chunk] @ head.t()).float()
             correct[chunk] = logits.argmax(-1) == target[:, 0]
             log_sum = torch.logsumexp(logits, -1, keepdim=True)
-            losses[chunk] = (log_sum - _wanted(logits, target, smoothing))[:, 0]
+            losses[chunk] = (log_sum - wanted_logits(logits, target, smoothing))[:, 0]
             if grad_hidden is not None:
-                grad_logits = (
-                    logits.sub_(log_sum).exp_().scatter_add_(1, target, torch.full_like(log_sum, smoothing - 1))
-                )
-                if smoothing:
-                    grad_logits.sub_(smoothing / head.shape[0])
-                grad_hidden[chunk] = grad_logits.to(head.dtype) @ head
+                grad_hidden[chunk] = logits_gradient(logits, log_sum, target, smoothing).to(head.dtype) @ head
         ctx.save_for_backward(grad_hidden)
         ctx.mark_non_differentiable(correct)
         return losses, correct
@@ -54,18 +50,14 @@ class _HeadLoss(torch.autograd.Function):
         return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None, None
 
 
-def _wanted(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """The logits' mean under what should be predicted, (tokens, 1)."""
-    own = logits.gather(1, target)
-    return own if not smoothing else own * (1 - smoothing) + logits.mean(-1, keepdim=True) * smoothing
-
-
 def head_loss(hidden: Tensor, head: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> TokenLoss:
     """Cross-entropy of each row of `hidden @ head.T` against `targets`.
 
-    hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model), frozen; targets:
-    (supervised tokens,), the ids that should be predicted. `label_smoothing` is the share of each target that is spread
-    evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
+    hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model); targets: (supervised
+    tokens,), the ids that should be predicted. A head that is trained has a gradient too. `label_smoothing` is the
+    share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
     """
+    if head.requires_grad and torch.is_grad_enabled():
+        return TokenLoss(*trained_head_loss(hidden, head, targets, label_smoothing))
     losses, correct = call(_HeadLoss, hidden, head, targets, label_smoothing)
     return TokenLoss(losses, correct)

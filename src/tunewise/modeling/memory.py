@@ -9,23 +9,31 @@ from transformers import PreTrainedModel
 
 # Of what the machine has free; the rest is for the head's logits, gradients and everybody else.
 SHARE_OF_FREE_MEMORY = 0.5
+# A weight's gradient and AdamW's two moments, in float32.
+BYTES_BESIDE_A_TRAINED_WEIGHT = 12
 
 
-def activation_bytes(model: PreTrainedModel, tokens: int) -> int:
-    """Bytes kept between forward and backward for so many tokens at once.
+def activation_bytes(model: PreTrainedModel, tokens: int, top_layers: int | None = None) -> int:
+    """Bytes kept between forward and backward for so many tokens at once; `top_layers`: where only these are trained.
 
     Counted per layer of a gated transformer: about 10 vectors of the model's width and 5 of the feed-forward's.
     Measured on SmolLM2-135M in float32: 1.7 MB per token, against 1.6 MB by this formula.
     """
     config = model.config.get_text_config()
     per_layer: int = 10 * config.hidden_size + 5 * config.intermediate_size
-    layers: int = config.num_hidden_layers
+    layers: int = top_layers or config.num_hidden_layers
     return tokens * layers * per_layer * model.dtype.itemsize
 
 
-def keep_within_memory(model: PreTrainedModel, tokens: int) -> bool:
-    """Recompute activations if those of `tokens` tokens would not fit; whether that was needed."""
-    needed = activation_bytes(model, tokens) > SHARE_OF_FREE_MEMORY * psutil.virtual_memory().available
+def keep_within_memory(
+    model: PreTrainedModel, tokens: int, top_layers: int | None = None, *, spoken_for: int = 0
+) -> bool:
+    """Recompute activations if those of `tokens` tokens would not fit; whether that was needed.
+
+    `spoken_for`: bytes that training will take besides, and that are free yet.
+    """
+    free = psutil.virtual_memory().available - spoken_for
+    needed = activation_bytes(model, tokens, top_layers) > SHARE_OF_FREE_MEMORY * free
     if needed:
         recompute_activations(model)
     return needed

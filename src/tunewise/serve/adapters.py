@@ -7,7 +7,7 @@ in a small bank of equal-rank tensors, so a thousand registered adapters cost on
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +18,18 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tunewise.errors import ModelError
+from tunewise.modeling.dora import row_norms
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 NO_ADAPTER = -1
 BANK_ROWS_MAX = 8192  # grouped rows (adapters × longest group) beyond which the segments are computed one by one
-WEIGHT_NAME = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<side>[AB])\.weight$")
+WEIGHT_NAME = re.compile(
+    r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(?:\.weight)?)$"
+)
+IDENTITY_ROWS = 256  # of the identity that a packed weight's rows are read with, at once
 
 REFUSED_FEATURES: dict[str, tuple[Any, ...]] = {
-    "use_dora": (False, None),
     "fan_in_fan_out": (False, None),
     "bias": ("none", None),
     "lora_bias": (False, None),
@@ -47,10 +50,14 @@ REFUSED_FEATURES: dict[str, tuple[Any, ...]] = {
 
 
 class LoraPair(NamedTuple):
-    """One layer's adapter: `down` (rank, in_features) and `up` (out_features, rank), the scale already in `up`."""
+    """One layer's adapter: `down` (rank, in_features) and `up` (out_features, rank), the scale already in `up`.
+
+    `magnitude`, (out_features,), is DoRA's: the length of each row of the weight, the pair's product added to it.
+    """
 
     down: Tensor
     up: Tensor
+    magnitude: Tensor | None = None
 
 
 class Adapter(NamedTuple):
@@ -90,17 +97,45 @@ class AdapterRows:
     groups: RowGroups | None = None
 
 
-class LoraBank:
-    """The adapters of one packed layer: each adapter's own weights, and a bank of those in use now."""
+class Held(NamedTuple):
+    """An adapter's part in one packed layer: `down` (in, rank), `up` (rank, out).
 
-    def __init__(self, paths: Sequence[str], in_features: int, sizes: Sequence[int], dtype: torch.dtype) -> None:
+    Where it has magnitudes, `gain` (out,) is what the frozen layer's output is multiplied by first, and `shift` (out,)
+    gives back what that takes from the bias.
+    """
+
+    down: Tensor
+    up: Tensor
+    gain: Tensor | None
+    shift: Tensor | None
+
+
+class LoraBank:
+    """The adapters of one packed layer: each adapter's own weights, and a bank of those in use now.
+
+    `multiply`: the frozen layer itself, (rows, in) → (rows, out), the `bias` added.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        in_features: int,
+        sizes: Sequence[int],
+        multiply: Callable[[Tensor], Tensor],
+        bias: Tensor | None,
+        dtype: torch.dtype,
+    ) -> None:
         self._paths = tuple(paths)
         self._in = in_features
         self._sizes = tuple(sizes)
+        self._multiply = multiply
+        self._bias = bias
         self._dtype = dtype
-        self._own: dict[int, tuple[Tensor, Tensor]] = {}
+        self._own: dict[int, Held] = {}
         self._down = torch.empty(0, 0, in_features, dtype=dtype)
         self._up = torch.empty(0, 0, sum(sizes), dtype=dtype)
+        self._gains: tuple[Tensor, Tensor] | None = None
+        self._squares: Tensor | None = None
 
     def put(self, key: int, pairs: Mapping[str, LoraPair]) -> None:
         """Hold an adapter's weights for this layer; layers joined into one become one block-diagonal pair."""
@@ -115,7 +150,29 @@ class LoraBank:
             column, own = sum(self._sizes[:place]), pair.down.shape[0]
             up[row : row + own, column : column + self._sizes[place]] = pair.up.T
             row += own
-        self._own[key] = (down.T.contiguous(), up)
+        gain, shift = self._gain(mine)
+        scaled = up if gain is None else up * gain
+        self._own[key] = Held(down.T.contiguous(), scaled, gain, shift)
+
+    @torch.inference_mode()
+    def _gain(self, mine: Sequence[tuple[int, LoraPair]]) -> tuple[Tensor | None, Tensor | None]:
+        """DoRA's magnitudes over the lengths of the weight's rows; the rows are read off the frozen layer itself."""
+        if all(pair.magnitude is None for _, pair in mine):
+            return None, None
+        bias = torch.zeros(sum(self._sizes), dtype=self._dtype) if self._bias is None else self._bias
+        if self._squares is None:
+            identity = torch.eye(self._in, dtype=self._dtype)
+            parts = [identity[start : start + IDENTITY_ROWS] for start in range(0, self._in, IDENTITY_ROWS)]
+            self._squares = torch.stack([(self._multiply(rows) - bias).float().square().sum(0) for rows in parts]).sum(
+                0
+            )
+        gain = torch.ones(sum(self._sizes))
+        for place, pair in mine:
+            if pair.magnitude is not None:
+                own = slice(sum(self._sizes[:place]), sum(self._sizes[: place + 1]))
+                weight_down = (self._multiply(pair.down.to(self._dtype)) - bias)[:, own].T.float()
+                gain[own] = pair.magnitude / row_norms(self._squares[own], weight_down, pair.down, pair.up)
+        return gain.to(self._dtype), (bias * (1 - gain)).to(self._dtype)
 
     def drop(self, key: int) -> None:
         """Let an adapter's weights go."""
@@ -124,13 +181,17 @@ class LoraBank:
     def fill(self, keys: Sequence[int]) -> None:
         """Make the bank hold exactly these adapters, slot by slot, padded to the largest rank with zeros."""
         held = [self._own.get(key) for key in keys]
-        rank = max((pair[0].shape[1] for pair in held if pair), default=0)
+        rank = max((own.down.shape[1] for own in held if own), default=0)
         self._down = torch.zeros(len(keys), self._in, rank, dtype=self._dtype)
         self._up = torch.zeros(len(keys), rank, sum(self._sizes), dtype=self._dtype)
-        for slot, pair in enumerate(held):
-            if pair:
-                self._down[slot, :, : pair[0].shape[1]] = pair[0]
-                self._up[slot, : pair[1].shape[0]] = pair[1]
+        gain, shift = (torch.full((len(keys), sum(self._sizes)), value, dtype=self._dtype) for value in (1.0, 0.0))
+        for slot, own in enumerate(held):
+            if own:
+                self._down[slot, :, : own.down.shape[1]] = own.down
+                self._up[slot, : own.up.shape[0]] = own.up
+            if own and own.gain is not None and own.shift is not None:
+                gain[slot], shift[slot] = own.gain, own.shift
+        self._gains = (gain, shift) if any(own and own.gain is not None for own in held) else None
 
     def add(self, output: Tensor, hidden: Tensor, rows: AdapterRows) -> None:
         """Add each row's adapter to `output` (1, tokens, out) in place. `hidden`: (1, tokens, in)."""
@@ -138,12 +199,18 @@ class LoraBank:
             return
         flat_in, flat_out = hidden.view(-1, hidden.shape[-1]), output.view(-1, output.shape[-1])
         if rows.groups and self._down.shape[-1]:
+            members, places = rows.groups.members, rows.groups.places
+            if self._gains is not None:
+                gain, shift = (each[places // rows.groups.rows.shape[1]] for each in self._gains)
+                flat_out[members] = torch.addcmul(shift, flat_out[members], gain)
             low = torch.bmm(flat_in[rows.groups.rows], self._down)
             added = torch.bmm(low, self._up).view(-1, flat_out.shape[-1])
-            flat_out.index_add_(0, rows.groups.members, added[rows.groups.places])
+            flat_out.index_add_(0, members, added[places])
         for start, end, key in rows.segments:
-            if (pair := self._own.get(key)) is not None:
-                flat_out[start:end].addmm_(flat_in[start:end] @ pair[0], pair[1])
+            if (own := self._own.get(key)) is not None:
+                if own.gain is not None and own.shift is not None:
+                    flat_out[start:end].mul_(own.gain).add_(own.shift)
+                flat_out[start:end].addmm_(flat_in[start:end] @ own.down, own.up)
 
 
 def read_adapter(name: str, path: Path) -> Adapter:
@@ -195,17 +262,19 @@ def _pairs(tensors: dict[str, Tensor], config: dict[str, Any], path: Path) -> di
     sides: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         match = WEIGHT_NAME.match(name)
-        if match is None or tensor.ndim != 2:
+        if match is None or tensor.ndim != (1 if match["magnitude"] else 2):
             message = f"{path}: weight {name!r} of shape {tuple(tensor.shape)} is not a LoRA pair of a linear layer"
             raise ModelError("adapter_unsupported", message, param="lora_path")
-        sides.setdefault(match["path"], {})[match["side"]] = tensor
+        sides.setdefault(match["path"], {})[match["side"] or match["magnitude"]] = tensor
     pairs = {}
+    wanted = {"A", "B"} | ({"magnitude_vector"} if config.get("use_dora") else set())
     for layer, both in sides.items():
-        if both.keys() != {"A", "B"} or both["A"].shape[0] != both["B"].shape[1]:
-            message = f"{path}: layer {layer} lacks one of lora_A and lora_B, or their ranks differ"
+        if both.keys() != wanted or both["A"].shape[0] != both["B"].shape[1]:
+            message = f"{path}: layer {layer} has not all of {sorted(wanted)}, or more, or their ranks differ"
             raise ModelError("adapter_unreadable", message, param="lora_path")
         scale = _scale(config, layer, both["A"].shape[0])
-        pairs[layer] = LoraPair(both["A"].float(), both["B"].float() * scale)
+        magnitude = both["magnitude_vector"].float() if config.get("use_dora") else None
+        pairs[layer] = LoraPair(both["A"].float(), both["B"].float() * scale, magnitude)
     return pairs
 
 

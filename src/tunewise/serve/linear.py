@@ -27,10 +27,10 @@ class PackedLinear(nn.Module):
         self.paths = tuple(paths)
         self.sizes = [layer.out_features for layer in layers]
         self.in_features: int = layers[0].in_features
-        self.lora = LoraBank(self.paths, self.in_features, self.sizes, layers[0].weight.dtype)
         self._rows = rows
-        weight = torch.cat([layer.weight.detach() for layer in layers])
-        self._multiply = packed_kernel(weight, _joined_bias(layers))
+        weight, bias = torch.cat([layer.weight.detach() for layer in layers]), _joined_bias(layers)
+        self._multiply = packed_kernel(weight, bias)
+        self.lora = LoraBank(self.paths, self.in_features, self.sizes, self._multiply, bias, weight.dtype)
         self._input: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
 

@@ -3,10 +3,11 @@
 import shutil
 from pathlib import Path
 
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel
 from safetensors.torch import save
 
 from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, BaseModelRef, TrainSpec
+from tunewise.modeling.frozen_pairs import whole_config, whole_state
 from tunewise.train.journal import write_synced
 from tunewise.train.progress import Progress
 
@@ -21,9 +22,8 @@ def write_adapter(directory: Path, model: PeftModel, spec: TrainSpec, progress: 
     Raises:
         OSError: the disk is full, or the directory cannot be written.
     """
-    tensors = {name: tensor.detach().contiguous() for name, tensor in get_peft_model_state_dict(model).items()}
-    write_synced(directory / ADAPTER_WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
-    model.peft_config[model.active_adapter].save_pretrained(str(directory))
+    write_synced(directory / ADAPTER_WEIGHTS_FILE, save(whole_state(model), metadata={"format": "pt"}))
+    whole_config(model).save_pretrained(str(directory))
     copy_tokenizer(spec.base_model, directory)
     write_synced(directory / "README.md", model_card(spec, progress).encode())
 
@@ -37,8 +37,11 @@ def copy_tokenizer(base: BaseModelRef, directory: Path) -> None:
 
 def model_card(spec: TrainSpec, progress: Progress) -> str:
     """What was trained on what, how, with which outcome, in the form that model hubs read."""
-    front = ["---", "library_name: peft", f"base_model: {spec.base_model.name}", "tags: [lora, tunewise]", "---"]
-    return "\n".join([*front, "", f"# A LoRA adapter for {spec.base_model.name}", "", *_card_body(spec, progress), ""])
+    is_model = spec.weights == "full"
+    library, tags = ("transformers", "[tunewise]") if is_model else ("peft", "[lora, tunewise]")
+    front = ["---", f"library_name: {library}", f"base_model: {spec.base_model.name}", f"tags: {tags}", "---"]
+    title = f"# {spec.base_model.name}, tuned" if is_model else f"# A LoRA adapter for {spec.base_model.name}"
+    return "\n".join([*front, "", title, "", *_card_body(spec, progress), ""])
 
 
 def _card_body(spec: TrainSpec, progress: Progress) -> list[str]:
@@ -54,8 +57,18 @@ def _card_body(spec: TrainSpec, progress: Progress) -> list[str]:
 
 
 def _hyperparameters(spec: TrainSpec) -> dict[str, object]:
-    lora = {f"LoRA {name}": value for name, value in spec.lora.model_dump().items()}
-    names = ("n_epochs", "batch_size", "learning_rate", "schedule", "warmup_ratio", "weight_decay", "max_grad_norm")
+    lora = {} if spec.weights == "full" else {f"LoRA {name}": value for name, value in spec.lora.model_dump().items()}
+    names = (
+        "weights",
+        "top_layers",
+        "n_epochs",
+        "batch_size",
+        "learning_rate",
+        "schedule",
+        "warmup_ratio",
+        "weight_decay",
+        "max_grad_norm",
+    )
     rest = ("max_tokens", "overlong", "dtype", "seed")
     return {**{name: getattr(spec, name) for name in names}, **lora, **{name: getattr(spec, name) for name in rest}}
 

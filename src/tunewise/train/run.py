@@ -4,34 +4,33 @@ Everything that decides a weight is either in the spec, in the newest checkpoint
 run that was killed ends in the same weights as one that was not. Knows nothing of jobs or of who started it.
 """
 
+import hashlib
 import math
 import resource
 import time
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 
 from tunewise.contracts.run import (
-    ADAPTER_DIR,
-    ADAPTER_WEIGHTS_FILE,
     CHECKPOINTS_DIR,
     RESULT_FILE,
     RunFailure,
     RunResult,
     StepMetrics,
 )
-from tunewise.train.adapter import write_adapter
-from tunewise.train.checkpoint import KEPT_EPOCHS, directory_of, load_weights, prune, save_checkpoint
+from tunewise.train.checkpoint import directory_of, kept_epochs, prune, read_progress, save_checkpoint
 from tunewise.train.criterion import Tally
 from tunewise.train.journal import make_directory_whole, write_whole
+from tunewise.train.optimizer import set_learning_rate, trainable
 from tunewise.train.plan import draw_seed, step_rows, validation_sample
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded
 from tunewise.train.schedule import learning_rate
-from tunewise.train.session import Session, trainable
+from tunewise.train.session import Session
 from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate
+from tunewise.train.tuned import restore, tuned_directory, tuned_weights, write_tuned
 
 
 def run_steps(session: Session, should_pause: Callable[[], bool]) -> None:
@@ -73,9 +72,10 @@ def _announce(session: Session) -> None:
 def _one_step(session: Session, started: float) -> None:
     spec, step = session.spec, session.progress.step
     chosen = step_rows(len(session.train.units), spec.batch_size, seed=spec.seed, step=step)
-    session.optimizer.param_groups[0]["lr"] = learning_rate(
+    rate = learning_rate(
         step, session.total_steps, peak=spec.learning_rate, schedule=spec.schedule, warmup_ratio=spec.warmup_ratio
     )
+    set_learning_rate(session.optimizer, rate)
     torch.manual_seed(draw_seed(seed=spec.seed, step=step, rank=session.world.rank))
     tally = accumulate_gradients(session.base, session.criterion, session.train.units, chosen, session.world)
     clip_gradients(trainable(session.model), spec.max_grad_norm)
@@ -186,7 +186,7 @@ def _save(session: Session) -> None:
     session.journal.sync()
     save_checkpoint(session.checkpoints, session.model, session.optimizer, session.spec, progress)
     best = {progress.best_step} if session.spec.early_stopping_patience and progress.best_step else set()
-    prune(session.checkpoints, {progress.step, *progress.epoch_steps[-KEPT_EPOCHS:], *best})
+    prune(session.checkpoints, {progress.step, *progress.epoch_steps[-kept_epochs(session.spec) :], *best})
 
 
 def _announce_checkpoint(session: Session) -> None:
@@ -200,7 +200,7 @@ def _announce_checkpoint(session: Session) -> None:
 
 
 def finish(session: Session) -> None:
-    """Write the adapter, then the result; with early stopping the adapter and the losses are the best epoch's.
+    """Write the tuned weights, then the result; with early stopping both are the best epoch's.
 
     Raises:
         TrainingError: unreadable_checkpoint, where the best epoch's cannot be read.
@@ -208,13 +208,17 @@ def finish(session: Session) -> None:
     peak = session.world.sum([peak_memory_bytes()])[0]
     if not session.world.is_first:
         return
-    held = session.progress
-    if session.spec.early_stopping_patience and held.best_step:
-        held = load_weights(directory_of(session.checkpoints, held.best_step), session.model)
-    adapter = session.directory / ADAPTER_DIR
-    make_directory_whole(adapter, lambda aside: write_adapter(aside, session.model, session.spec, held))
-    digest = sha256((adapter / ADAPTER_WEIGHTS_FILE).read_bytes()).hexdigest()
-    written = {"adapter": ADAPTER_DIR, "adapter_sha256": digest, "adapter_step": held.step}
+    held, spec = session.progress, session.spec
+    if spec.early_stopping_patience and held.best_step:
+        best = directory_of(session.checkpoints, held.best_step)
+        restore(session.model, spec, best)
+        held = read_progress(best)
+    place = session.directory / tuned_directory(spec)
+    make_directory_whole(place, lambda aside: write_tuned(aside, session.model, spec, held))
+    with (place / tuned_weights(spec)).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    kind = "model" if spec.weights == "full" else "adapter"
+    written = {kind: place.name, f"{kind}_sha256": digest, "adapter_step": held.step}
     write_result(session.directory, result(session, held).model_copy(update=written | {"peak_memory_bytes": int(peak)}))
 
 

@@ -9,26 +9,37 @@ from pathlib import Path
 
 import psutil
 import torch
-from peft import PeftModel
 from pydantic import ValidationError
 from torch.optim import AdamW
 from transformers import PreTrainedModel
 
-from tunewise.contracts.run import CHECKPOINTS_DIR, EVENTS_FILE, SPEC_FILE, BaseModelRef, TrainSpec
+from tunewise.contracts.run import (
+    CHECKPOINTS_DIR,
+    EVENTS_FILE,
+    SPEC_FILE,
+    BaseModelRef,
+    SupervisedObjective,
+    TrainSpec,
+)
 from tunewise.data.template import Template
 from tunewise.errors import TrainingError
-from tunewise.modeling.loading import load_frozen
-from tunewise.modeling.lora import add_adapter
-from tunewise.modeling.memory import keep_within_memory, recompute_activations
+from tunewise.modeling.memory import (
+    BYTES_BESIDE_A_TRAINED_WEIGHT,
+    keep_within_memory,
+    recompute_activations,
+)
 from tunewise.modeling.sharding import share_layers
-from tunewise.train.checkpoint import directory_of, load_checkpoint, load_parent, remove_leftovers, steps_on_disk
+from tunewise.modeling.trunk import keep_trunk
+from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
 from tunewise.train.criterion import Criterion
 from tunewise.train.journal import Journal, Silence
 from tunewise.train.methods import criterion
+from tunewise.train.optimizer import make_optimizer
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded, load_rows
 from tunewise.train.trackers import Trackers, require_installed
+from tunewise.train.tuned import Tuned, begin, load_base
 from tunewise.train.world import World
 
 log = logging.getLogger(__name__)
@@ -43,7 +54,7 @@ class Session:
     train: Loaded
     valid: Loaded | None
     base: PreTrainedModel
-    model: PeftModel
+    model: Tuned
     criterion: Criterion
     optimizer: AdamW
     journal: Journal | Silence
@@ -118,24 +129,25 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
     train = load(spec.train_file, overlong=spec.overlong)
     valid = load(spec.valid_file, overlong=spec.overlong) if spec.valid_file else None
     longest = max(unit.tokens for unit in train.units)
-    with world.in_turn() if world.in_step else nullcontext():
-        base = load_frozen(spec.base_model, spec.dtype)
-        _decide_on_activations(base, spec, (longest + PART_TOKENS) * world.size)
-        torch.manual_seed(spec.seed)
-        model = add_adapter(base, spec.lora)
-        if world.in_step:
-            share_layers(base, world.size)
-    model.train()
-    optimizer = AdamW(trainable(model), lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
     checkpoints = directory / CHECKPOINTS_DIR
     checkpoints.mkdir(exist_ok=True)
     if world.is_first:
         remove_leftovers(checkpoints)
         remove_leftovers(directory)
     steps = steps_on_disk(checkpoints)
-    if spec.parent is not None and not steps:
-        load_parent(spec.parent, model)
-    progress = load_checkpoint(directory_of(checkpoints, steps[-1]), model, optimizer) if steps else Progress()
+    newest = directory_of(checkpoints, steps[-1]) if steps else None
+    with world.in_turn() if world.in_step else nullcontext():
+        base = load_base(spec, newest)
+        _decide_on_activations(base, spec, (longest + PART_TOKENS) * world.size)
+        torch.manual_seed(spec.seed)
+        model = begin(base, spec, newest)
+        if world.in_step:
+            share_layers(base, world.size)
+    model.train()
+    if spec.top_layers is not None and _keeps_trunk(spec, world):
+        keep_trunk(base, spec.top_layers, directory)
+    optimizer = make_optimizer(model, spec)
+    progress = load_checkpoint(newest, optimizer) if newest else Progress()
     events = directory / EVENTS_FILE
     journal = Journal(events, size=progress.events_size, seq=progress.events_seq) if world.is_first else Silence()
     return Session(
@@ -145,7 +157,7 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
         valid,
         base,
         model,
-        criterion(spec.objective, share_prefixes=spec.lora.dropout == 0),
+        criterion(spec.objective, share_prefixes=_may_share(spec)),
         optimizer,
         journal,
         progress,
@@ -157,13 +169,23 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
 def _decide_on_activations(base: PreTrainedModel, spec: TrainSpec, part_tokens: int) -> None:
     if spec.activation_checkpointing is True:
         recompute_activations(base)
-    elif spec.activation_checkpointing == "auto" and keep_within_memory(base, part_tokens):
+        return
+    trained = base.num_parameters() if spec.weights == "full" else 0
+    spoken_for = BYTES_BESIDE_A_TRAINED_WEIGHT * trained
+    is_auto = spec.activation_checkpointing == "auto"
+    if is_auto and keep_within_memory(base, part_tokens, spec.top_layers, spoken_for=spoken_for):
         log.info("activations are recomputed: those of %d tokens do not fit in memory", part_tokens)
 
 
-def trainable(model: PeftModel) -> list[torch.nn.Parameter]:
-    """The adapter's weights."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _keeps_trunk(spec: TrainSpec, world: World) -> bool:
+    """Not where the embeddings differ each time, or where processes run each layer as often as one another."""
+    noise = isinstance(spec.objective, SupervisedObjective) and spec.objective.neftune_alpha is not None
+    return not noise and not world.in_step
+
+
+def _may_share(spec: TrainSpec) -> bool:
+    """Not where equal tokens differ by chance, or where each row's lower layers are kept by themselves."""
+    return spec.lora.dropout == 0 and spec.top_layers is None
 
 
 def usable_cores() -> int:

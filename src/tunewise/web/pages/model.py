@@ -1,5 +1,7 @@
 """One tuned model: where it comes from, what hangs on it, and what can be done with it."""
 
+from typing import assert_never
+
 from markupsafe import Markup
 from nicegui import ui
 
@@ -148,7 +150,14 @@ def _exports(found: Lineage) -> Markup:
 
 
 def _formats(found: Lineage) -> dict[exports.Format, tuple[str, str]]:
-    return {"adapter": (t("LoRA adapter (zip)"), t("loads in PEFT and vLLM beside {base}", base=found.model.base))}
+    match found.kind:
+        case "adapter":
+            beside = t("loads in PEFT and vLLM beside {base}", base=found.model.base)
+            return {"adapter": (t("LoRA adapter (zip)"), beside)}
+        case "model":
+            return {"model": (t("Model (zip)"), t("loads in transformers and vLLM"))}
+        case _:
+            assert_never(found.kind)
 
 
 def _numbers(found: Lineage) -> list[tuple[str, str | Markup]]:
