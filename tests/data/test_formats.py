@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewise.contracts.chat import AssistantMessage, ChatExample, UserMessage
+from tunewise.contracts.check import RowFormat
 from tunewise.data import reader, rules
+from tunewise.data.answers import PREFERENCE_FIELDS
 from tunewise.data.explain import explain_row
 from tunewise.data.formats import decode_block, decode_row, detect_format, read_examples
 from tunewise.data.reader import lines_of
@@ -99,18 +102,18 @@ values = st.one_of(
     st.lists(st.dictionaries(fields, st.sampled_from(["text", "a", 1, None]), max_size=3), max_size=2),
 )
 rows_of_any_kind = st.dictionaries(
-    st.sampled_from(["messages", "tools", "functions", "parallel_tool_calls", "prompt"]),
+    st.sampled_from(["messages", "tools", "functions", "parallel_tool_calls", "prompt", *PREFERENCE_FIELDS, "label"]),
     st.one_of(json_values, st.lists(st.dictionaries(fields, values, max_size=4), max_size=3)),
 )
 
 
-@given(value=st.one_of(json_values, rows_of_any_kind))
-def test_a_row_is_explained_exactly_when_the_decoder_refuses_it(value: object) -> None:
+@given(value=st.one_of(json_values, rows_of_any_kind), row_format=st.sampled_from(get_args(RowFormat)))
+def test_a_row_is_explained_exactly_when_the_decoder_refuses_it(value: object, row_format: RowFormat) -> None:
     line = json.dumps(value).encode()
     try:
-        decode_row(line, "chat")
+        decode_row(line, row_format)
     except msgspec.DecodeError:
-        problems = explain_row(line, "chat")
+        problems = explain_row(line, row_format)
         assert problems
         assert all(problem.message and problem.remedy for problem in problems)
         assert "duplicate_key" not in {problem.code for problem in problems}

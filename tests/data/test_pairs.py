@@ -61,6 +61,14 @@ def test_what_is_wrong_with_a_pair_is_named_where_it_stands(
     assert [(found.line, found.code, found.param) for found in report.errors] == [(13, code, param)]
 
 
+def test_the_older_names_of_both_answers_are_checked_under_these_names(tmp_path: Path) -> None:
+    older = [{name.replace("output", "completion"): value for name, value in pair(n).items()} for n in range(12)]
+    empty = {**older[3], "non_preferred_completion": EMPTY}
+    report = checked(tmp_path / "pairs.jsonl", [*older, empty])
+    assert [(found.line, found.param) for found in report.errors] == [(13, "non_preferred_completion[0].content")]
+    assert report.files[0].format == "preference"
+
+
 def test_read_as_chats_pairs_give_the_better_answer(tmp_path: Path) -> None:
     checked(tmp_path / "pairs.jsonl", [pair(3)])
     [(line, example)] = read_examples(tmp_path / "pairs.jsonl")

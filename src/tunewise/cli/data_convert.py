@@ -1,6 +1,7 @@
-"""`tunewise data convert`: any table to chat or preference JSONL. Exit code 3: rows, or the file, are at fault.
+"""`tunewise data convert`: any table to JSONL of chats, preference pairs or labelled answers.
 
-Fills a `ColumnMapping` from flags, shows what was understood, and asks what is open. Knows nothing of rows.
+Exit code 3: rows, or the file, are at fault. Fills a `ColumnMapping` from flags, shows what was understood, and asks
+what is open. Knows nothing of rows.
 """
 
 import sys
@@ -149,7 +150,9 @@ def print_preview(rows: tuple[Converted, ...], console: Console) -> None:
 def _messages(row: Converted) -> list[tuple[str, dict[str, object]]]:
     example = row.example or {}
     if "messages" in example:
-        return [("", message) for message in example["messages"]]
+        *asked, answer = example["messages"]
+        part = {None: "", True: "wanted ", False: "not wanted "}[example.get("label")]
+        return [*(("", message) for message in asked), (part, answer)]
     return [
         *(("", message) for message in example.get("input", {}).get("messages", ())),
         *(("preferred ", message) for message in example.get("preferred_output", ())),

@@ -146,3 +146,29 @@ class PreferencePair(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     input: PreferenceInput
     preferred_output: OneAnswer
     non_preferred_output: OneAnswer
+
+
+class OlderPreferencePair(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """The same under the names of OpenAI's first description of it."""
+
+    input: PreferenceInput
+    preferred_completion: OneAnswer
+    non_preferred_completion: OneAnswer
+
+
+class LabelledConversation(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """A conversation, and whether its last answer is wanted."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    label: bool
+    tools: list[Tool] | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class LabelledCompletion(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
+    """The same as TRL has it: what is answered, the answer, and whether it is wanted."""
+
+    prompt: str | Annotated[list[Message], Meta(min_length=1)]
+    completion: str | OneAnswer
+    label: bool
+    tools: list[Tool] | None = None

@@ -8,7 +8,7 @@ from pydantic import Field
 from tunewise.contracts.frozen import Frozen
 
 Split: TypeAlias = Literal["train", "valid", "test"]
-RowFormat: TypeAlias = Literal["chat", "prompt_completion", "preference", "text"]
+RowFormat: TypeAlias = Literal["chat", "prompt_completion", "preference", "labelled", "text"]
 Severity: TypeAlias = Literal["error", "warning", "note"]
 
 

@@ -1,8 +1,8 @@
-"""Importing: any table of rows to chat or preference JSONL. What a file holds, which column is which, what came of it.
+"""Importing: any table of rows to JSONL of chats, preference pairs or labelled answers.
 
-`ColumnMapping` is the one form in which a person says what a file means: the flags of `tunewise data convert`, the
-studio's page and the API's upload all fill it in. What it leaves open is suggested where a file leaves no doubt, and
-asked where it does.
+What a file holds, which column is which, what came of it. `ColumnMapping` is the one form in which a person says what a
+file means: the flags of `tunewise data convert`, the studio's page and the API's upload all fill it in. What it leaves
+open is suggested where a file leaves no doubt, and asked where it does.
 """
 
 from pathlib import Path
@@ -13,10 +13,12 @@ from pydantic import Field
 from tunewise.contracts.check import Finding
 from tunewise.contracts.frozen import Frozen
 
-Target: TypeAlias = Literal["chat", "preference"]
+Target: TypeAlias = Literal["chat", "preference", "labelled"]
 TableFormat: TypeAlias = Literal["jsonl", "json", "csv", "spreadsheet", "parquet", "arrow"]
 Reasoning: TypeAlias = Literal["drop", "think"]
-Role: TypeAlias = Literal["messages", "prompt", "input", "completion", "system", "tools", "chosen", "rejected", "keep"]
+Role: TypeAlias = Literal[
+    "messages", "prompt", "input", "completion", "system", "tools", "chosen", "rejected", "label", "keep"
+]
 
 
 class ColumnMapping(Frozen):
@@ -31,6 +33,7 @@ class ColumnMapping(Frozen):
     tools: str | None = Field(default=None, description="The functions that the assistant may call.")
     chosen: str | None = Field(default=None, description="The better answer: a text, a message or a conversation.")
     rejected: str | None = Field(default=None, description="The worse answer, in the same form.")
+    label: str | None = Field(default=None, description="Whether the answer is wanted: true or false.")
     keep: str | None = Field(default=None, description="Rows where this column is false are left out.")
     system_text: str | None = Field(default=None, description="The system message of rows that bring none.")
     reasoning: Reasoning | None = Field(

@@ -5,6 +5,7 @@ This module and `python -m tunewise.train RUN_DIR` are the whole border between 
     RUN_DIR/
       spec.json                 TrainSpec: complete; training reads no default
       events.jsonl              one RunEvent a line, `seq` counts from 1 without gaps, across restarts
+      reference.safetensors     log-probabilities of preferences under the first weights; before the first step
       checkpoints/step-N/       whole or absent: written aside, then renamed
       adapter/                  what PEFT saves, with tokenizer, template and model card
       model/                    instead, where every weight is trained: a base model's directory, with model card
@@ -36,6 +37,7 @@ EVENTS_FILE = "events.jsonl"
 RESULT_FILE = "result.json"
 LOCK_FILE = ".lock"
 PID_WIDTH = 20
+REFERENCE_FILE = "reference.safetensors"
 CHECKPOINTS_DIR = "checkpoints"
 ADAPTER_DIR = "adapter"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -48,7 +50,8 @@ PROGRESS_FILE = "progress.json"
 # Of a checkpoint's files, those that only training goes on from; the others are an adapter or a model.
 TRAINING_STATE = frozenset({OPTIMIZER_FILE, PROGRESS_FILE})
 
-# Of preferences only. A reward is beta times how much likelier an answer has become since the run began, in nats.
+# Of preferences only. A reward is beta times how much likelier an answer has become since the run began, in nats; of
+# ORPO, which has no reference, beta times the mean log-probability of its tokens.
 REWARD_METRICS = tuple(
     f"{rows}_reward_{name}" for rows in ("train", "full_valid") for name in ("chosen", "rejected", "margin", "accuracy")
 )
@@ -204,7 +207,10 @@ class StepMetrics(Frozen):
     train_reward_chosen: float | None = Field(default=None, description="Mean reward; see REWARD_METRICS.")
     train_reward_rejected: float | None = None
     train_reward_margin: float | None = Field(default=None, description="Of chosen over rejected answers.")
-    train_reward_accuracy: float | None = Field(default=None, description="Share of pairs with a margin above 0.")
+    train_reward_accuracy: float | None = Field(
+        default=None,
+        description="Share of pairs with a margin above 0; of KTO, of answers on their side of the baseline.",
+    )
     full_valid_reward_chosen: float | None = None
     full_valid_reward_rejected: float | None = None
     full_valid_reward_margin: float | None = None

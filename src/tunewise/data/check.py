@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tunewise.contracts.check import CheckReport, FileReport, Finding, InspectedRow, LeakedRow, RowFormat, Split
 from tunewise.contracts.fine_tuning import LossOn, Overlong
-from tunewise.data import leakage
+from tunewise.data import labels, leakage
 from tunewise.data.formats import detect_format
 from tunewise.data.problems import Problem, finding, problem_of
 from tunewise.data.scan import Frame
@@ -106,6 +106,8 @@ def _file_report(one: Checked) -> tuple[FileReport, list[Finding]]:
     # One document may be a whole book.
     if one.split == "train" and rows < (LEAST_ROWS if found.row_format != "text" else 1):
         findings.append(finding(found.path, None, _too_few(rows)))
+    if one.split == "train" and found.row_format == "labelled" and rows:
+        findings += [finding(found.path, None, problem) for problem in labels.problems_of(found.labels)]
     report = FileReport(
         split=one.split,
         path=found.path,

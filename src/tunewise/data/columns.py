@@ -25,6 +25,7 @@ WORDS: dict[Role, tuple[str, ...]] = {
     "tools": ("tools", "functions"),
     "chosen": ("chosen", "preferred", "preferred_output", "preferred_completion"),
     "rejected": ("rejected", "non_preferred", "non_preferred_output", "non_preferred_completion"),
+    "label": ("label", "kto_tag"),
 }
 MEANINGS: dict[Role, str] = {
     "messages": "the list of messages",
@@ -35,6 +36,7 @@ MEANINGS: dict[Role, str] = {
     "tools": "the functions that may be called",
     "chosen": "the better answer",
     "rejected": "the worse answer",
+    "label": "whether the answer is wanted",
     "keep": "whether the row is wanted",
 }
 
@@ -137,7 +139,7 @@ def suggest(columns: Sequence[Column], said: ColumnMapping) -> Suggestion:
     for role in ("system", "tools"):
         if len(found.get(role, [])) == 1:
             picked[role] = found[role][0]
-    questions += _keep_question(columns, said, picked)
+    questions += _keep_question(columns, said, picked) if to == "chat" else []
     if questions:
         return Suggestion(None, "", tuple(questions))
     update: dict[str, str] = {"to": to, **{str(role): name for role, name in picked.items()}}
@@ -180,7 +182,7 @@ def normalised(name: str) -> str:
 
 def _target(said: ColumnMapping, found: Mapping[Role, Sequence[str]]) -> Target:
     has_pair = all(named(said).get(role) or found[role] for role in ("chosen", "rejected"))
-    return "preference" if has_pair else "chat"
+    return "preference" if has_pair else "labelled" if said.label else "chat"
 
 
 def _wanted(to: Target, said: ColumnMapping, found: Mapping[Role, Sequence[str]]) -> list[Role]:
@@ -191,6 +193,8 @@ def _wanted(to: Target, said: ColumnMapping, found: Mapping[Role, Sequence[str]]
         wanted: list[Role] = [*before, "chosen", "rejected"]
     else:
         wanted = ["messages"] if has_messages else ["prompt", "completion"]
+    if to == "labelled":
+        wanted.append("label")
     if found["input"]:
         wanted.append("input")
     spoken = spoken_of(said)
@@ -218,14 +222,18 @@ def _flag(role: Role, name: str) -> str:
 
 
 def _keep_question(columns: Sequence[Column], said: ColumnMapping, picked: Mapping[Role, str]) -> list[Question]:
-    """Rows with a verdict of true or false (KTO's form) hold bad answers too; whether these are wanted is asked."""
-    if said.keep is not None or "messages" not in picked or "chosen" in picked:
+    """Rows with a verdict of true or false (KTO's form) hold bad answers too; what becomes of these is asked."""
+    if said.keep is not None or "messages" not in picked:
         return []
-    labels = [column for column in columns if normalised(column.name) == "label" and column.kind == "true or false"]
+    words = WORDS["label"]
+    labels = [column for column in columns if normalised(column.name) in words and column.kind == "true or false"]
     if not labels:
         return []
     name = labels[0].name
-    asks = f"Column {name!r} says of each row whether its answer is good. Are the bad ones to be trained on?"
+    asks = (
+        f"Column {name!r} says of each row whether its answer is good. Are the bad ones to be trained on? "
+        "(As bad ones, for the method kto: --to labelled.)"
+    )
     return [
         Question(
             role="keep",

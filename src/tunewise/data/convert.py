@@ -22,7 +22,7 @@ from tunewise.contracts.importing import (
     Question,
 )
 from tunewise.data.columns import check_names, describe, named, suggest
-from tunewise.data.examples import Made, make_example
+from tunewise.data.examples import FALSE_WORDS, Made, make_example
 from tunewise.data.problems import finding
 from tunewise.data.tables.row import TableRow
 from tunewise.data.tables.table import (
@@ -39,7 +39,6 @@ from tunewise.data.turns import NOTHING, as_json, has_reasoning
 from tunewise.errors import DataError
 
 KEPT_PER_CODE = 1_000
-FALSE_WORDS = {"false", "0", "no", "", "f", "n"}
 
 
 def detect(path: Path, said: ColumnMapping = ColumnMapping()) -> Detected:  # noqa: B008 (frozen)
@@ -167,13 +166,12 @@ def check_complete(mapping: ColumnMapping) -> None:
     has = named(mapping)
     match mapping.to:
         case None:
-            lacks = "to: chat or preference"
-        case "chat":
-            lacks = (
-                ""
-                if "messages" in has or {"prompt", "completion"} <= has.keys()
-                else "prompt and completion, or messages"
-            )
+            lacks = "to: chat, preference or labelled"
+        case "chat" | "labelled":
+            has_chat = "messages" in has or {"prompt", "completion"} <= has.keys()
+            lacks = "" if has_chat else "prompt and completion, or messages"
+            if mapping.to == "labelled" and "label" not in has:
+                lacks = "label"
         case "preference":
             lacks = "" if {"chosen", "rejected"} <= has.keys() else "chosen and rejected"
     if lacks:
@@ -237,7 +235,7 @@ def _unwanted(row: TableRow, mapping: ColumnMapping) -> bool:
     if not mapping.keep or row.problem is not None:
         return False
     value = row.fields.get(mapping.keep)
-    return value.strip().lower() in FALSE_WORDS if isinstance(value, str) else not value
+    return value.strip().lower() in {*FALSE_WORDS, ""} if isinstance(value, str) else not value
 
 
 def _nothing_written(path: Path, result: Conversion) -> DataError:

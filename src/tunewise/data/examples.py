@@ -1,25 +1,27 @@
-"""Rows of a table to examples, through a column mapping: chat rows, and preference pairs in OpenAI's form.
+"""Rows of a table to examples, through a column mapping: chats, labelled answers, and OpenAI's preference pairs.
 
 Knows one row at a time. Every example that comes out has passed the decoder and the rules of `data check`.
 """
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, assert_never
 
 import msgspec
 
 from tunewise.contracts.importing import ColumnMapping
 from tunewise.data import rules
+from tunewise.data.answers import decode_labelled, decode_preference
 from tunewise.data.explain import explain_row
-from tunewise.data.formats import CHAT, PREFERENCE
-from tunewise.data.pairs import pair_problems
+from tunewise.data.formats import CHAT
+from tunewise.data.pairs import problems_of
 from tunewise.data.problems import Problem, problem_of, shorten
 from tunewise.data.turns import Manner, Message, as_json, is_message, is_messages, to_messages, to_tools
 from tunewise.errors import DataError
 
 # Anthropic's hh-rlhf and its kin: whole conversations as text.
 SPEAKER = re.compile(r"\n\n(Human|Assistant): ?")
+TRUE_WORDS, FALSE_WORDS = {"true", "1", "yes", "t", "y"}, {"false", "0", "no", "f", "n"}
 SPEAKERS = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -33,13 +35,34 @@ class Made(NamedTuple):
 def make_example(fields: Mapping[str, Any], mapping: ColumnMapping, ignored: set[str]) -> Made:
     """The example that a row becomes. `mapping` is complete; names of fields not carried over go into `ignored`."""
     try:
-        if mapping.to == "preference":
-            return _proved_pair(_pair(fields, mapping, ignored))
-        return _proved(_chat(fields, mapping, ignored))
+        match mapping.to:
+            case "preference":
+                return _proved_answers(_pair(fields, mapping, ignored), "preference")
+            case "labelled":
+                label = _label(fields.get(mapping.label or ""), mapping.label or "")
+                return _proved_answers({**_chat(fields, mapping, ignored), "label": label}, "labelled")
+            case "chat" | None:
+                return _proved(_chat(fields, mapping, ignored))
+            case _:
+                assert_never(mapping.to)
     except DataError as error:
         return Made(None, (problem_of(error),))
     except (UnicodeEncodeError, TypeError, RecursionError) as error:
         return Made(None, (Problem("error", "not_text", f"the row cannot be written: {error}", "look at the row"),))
+
+
+def _label(value: Any, column: str) -> bool:  # noqa: ANN401
+    """Whether an answer is wanted, as JSON and tables of text say it."""
+    said = value.strip().lower() if isinstance(value, str) else value
+    if said in TRUE_WORDS or said is True or said == 1:
+        return True
+    if said in FALSE_WORDS or said is False or said == 0:
+        return False
+    raise DataError(
+        "wrong_type",
+        f"column {column!r} holds {shorten(repr(value))}; true or false is expected: leave the row out, or label it",
+        param=column,
+    )
 
 
 def _chat(fields: Mapping[str, Any], mapping: ColumnMapping, ignored: set[str]) -> dict[str, Any]:
@@ -198,12 +221,12 @@ def _shared_start(one: Sequence[Message], other: Sequence[Message]) -> list[Mess
     return list(one[: min(same, len(one) - 1, len(other) - 1)])
 
 
-def _proved_pair(pair: dict[str, Any]) -> Made:
-    """The pair as JSON, once the decoder and the rules have nothing against either answer."""
-    line = msgspec.json.encode(pair)
+def _proved_answers(row: dict[str, Any], row_format: Literal["preference", "labelled"]) -> Made:
+    """The row as JSON, once the decoder and the rules have nothing against any of its answers."""
+    line = msgspec.json.encode(row)
     try:
-        found = pair_problems(PREFERENCE.decode(line))
+        found = problems_of(decode_preference(line) if row_format == "preference" else decode_labelled(line))
     except (msgspec.DecodeError, RecursionError):
-        return Made(None, tuple(explain_row(line, "preference")))
+        return Made(None, tuple(explain_row(line, row_format)))
     problems = tuple(problem for problem in found if problem.severity == "error" or problem.code == "no_user_message")
     return Made(None, problems) if problems else Made(line)

@@ -10,15 +10,34 @@ import json
 import msgspec
 from msgspec import inspect
 
-from tunewise.contracts.chat import ChatExample, Json, PlainText, PreferencePair, PromptCompletion
+from tunewise.contracts.chat import (
+    ChatExample,
+    Json,
+    LabelledCompletion,
+    LabelledConversation,
+    OlderPreferencePair,
+    PlainText,
+    PreferencePair,
+    PromptCompletion,
+)
 from tunewise.contracts.check import RowFormat
 from tunewise.data.problems import Problem, shorten
 
-FORMATS = {
-    "chat": inspect.type_info(ChatExample),
-    "prompt_completion": inspect.type_info(PromptCompletion),
-    "preference": inspect.type_info(PreferencePair),
-    "text": inspect.type_info(PlainText),
+# Of each format its forms, each with a field that only it has; the last is taken where none of these is there.
+FORMATS: dict[RowFormat, tuple[tuple[str, inspect.Type], ...]] = {
+    "chat": (("messages", inspect.type_info(ChatExample)),),
+    "prompt_completion": (("prompt", inspect.type_info(PromptCompletion)),),
+    "preference": (
+        ("preferred_completion", inspect.type_info(OlderPreferencePair)),
+        ("non_preferred_completion", inspect.type_info(OlderPreferencePair)),
+        ("preferred_output", inspect.type_info(PreferencePair)),
+    ),
+    "labelled": (
+        ("prompt", inspect.type_info(LabelledCompletion)),
+        ("completion", inspect.type_info(LabelledCompletion)),
+        ("messages", inspect.type_info(LabelledConversation)),
+    ),
+    "text": (("text", inspect.type_info(PlainText)),),
 }
 
 LEAVES: dict[type[inspect.Type], str] = {
@@ -40,6 +59,8 @@ REMEDIES = {
     "prompt": "the file's other rows are chat rows; make it a user message",
     "completion": "the file's other rows are chat rows; make it an assistant message",
     "messages": "the file's other rows are of another format; use one in a file",
+    "label": "the file's first row has none; rows for KTO have a label each, other rows none",
+    "kto_tag": 'the name is "label"; `tunewise data convert FILE --to labelled` renames it',
 }
 
 
@@ -55,11 +76,18 @@ def explain_row(line: bytes, row_format: RowFormat) -> list[Problem]:
         return [_too_deep()]
     except msgspec.DecodeError as error:
         return [_invalid_json(text, error)]
-    problems = _walk(FORMATS[row_format], value, "")
+    problems = _walk(_form_of(row_format, value), value, "")
     if not problems:
         # Decodes alone and not with its types: a key given twice, the first of which was refused.
         return [Problem("error", "duplicate_key", "a key is given twice in one object", "keep one of the two")]
     return problems
+
+
+def _form_of(row_format: RowFormat, value: Json) -> inspect.Type:
+    """Which form of a format a row is meant to have."""
+    forms = FORMATS[row_format]
+    named = [form for field, form in forms if isinstance(value, dict) and field in value]
+    return named[0] if named else forms[-1][1]
 
 
 def _invalid_utf8(line: bytes, error: UnicodeDecodeError) -> Problem:

@@ -1,4 +1,4 @@
-"""Rows to examples: OpenAI's chat format, its preference pairs, the older prompt/completion pairs, and plain text.
+"""Rows to examples: chats, the older prompt/completion pairs, preference pairs, labelled answers, and plain text.
 
 The decoder itself refuses wrong types, unknown fields and fields on the wrong role (see `contracts.chat`), in C.
 Knows JSON and the formats; what a refused row should have been is told by `explain`.
@@ -15,20 +15,19 @@ from tunewise.contracts.chat import (
     AssistantMessage,
     ChatExample,
     PlainText,
-    PreferencePair,
     PromptCompletion,
     UserMessage,
 )
 from tunewise.contracts.check import RowFormat
+from tunewise.data.answers import PREFERENCE_FIELDS, Answered, decode_labelled, decode_preference
 from tunewise.data.explain import explain_row
 from tunewise.data.reader import is_blank, lines_of, open_checked, read_span, spans
 from tunewise.errors import DataError
 
 CHAT = msgspec.json.Decoder(ChatExample)
 PAIR = msgspec.json.Decoder(PromptCompletion)
-PREFERENCE = msgspec.json.Decoder(PreferencePair)
 TEXT = msgspec.json.Decoder(PlainText)
-Row: TypeAlias = ChatExample | PlainText
+Row: TypeAlias = ChatExample | Answered | PlainText
 HEAD_LINES = 100
 LINE_FEED, CARRIAGE_RETURN, BRACES = 10, 13, b"{}"
 
@@ -38,18 +37,17 @@ def from_pair(pair: PromptCompletion) -> ChatExample:
     return ChatExample(messages=[UserMessage(content=pair.prompt), AssistantMessage(content=pair.completion)])
 
 
-def better_of(pair: PreferencePair) -> ChatExample:
-    """A preference pair as the conversation with its better answer."""
-    return _answered(pair, pair.preferred_output)
-
-
-def worse_of(pair: PreferencePair) -> ChatExample:
-    """A preference pair as the conversation with its worse answer."""
-    return _answered(pair, pair.non_preferred_output)
-
-
-def _answered(pair: PreferencePair, answer: list[AssistantMessage]) -> ChatExample:
-    return ChatExample([*pair.input.messages, *answer], pair.input.tools, pair.input.parallel_tool_calls)
+def examples_of(row: Row) -> tuple[ChatExample, ...]:
+    """The conversations that a row stands for, the one with the better answer first; of plain text none."""
+    match row:
+        case ChatExample():
+            return (row,)
+        case Answered():
+            return row.examples
+        case PlainText():
+            return ()
+        case _:
+            assert_never(row)
 
 
 def detect_format(path: Path) -> RowFormat:
@@ -59,11 +57,10 @@ def detect_format(path: Path) -> RowFormat:
     lines = [] if first is None else lines_of(read_span(path, first))[:HEAD_LINES]
     for line in lines:
         keys = _keys(line)
-        if "messages" in keys:
-            return "chat"
-        if "prompt" in keys and "completion" in keys:
-            return "prompt_completion"
-        if "preferred_output" in keys or "non_preferred_output" in keys:
+        is_pair = {"prompt", "completion"} <= keys
+        if "messages" in keys or is_pair:
+            return "labelled" if "label" in keys else "prompt_completion" if is_pair else "chat"
+        if keys & PREFERENCE_FIELDS:
             return "preference"
         if keys == {"text"}:
             return "text"
@@ -90,7 +87,9 @@ def decode_row(line: bytes, row_format: RowFormat) -> Row:
         case "prompt_completion":
             return from_pair(PAIR.decode(line))
         case "preference":
-            return better_of(PREFERENCE.decode(line))
+            return decode_preference(line)
+        case "labelled":
+            return decode_labelled(line)
         case "text":
             return TEXT.decode(line)
         case _:
@@ -113,10 +112,8 @@ def decode_block(data: bytes, row_format: RowFormat) -> list[ChatExample] | None
                 rows = CHAT.decode_lines(data)
             case "prompt_completion":
                 rows = [from_pair(pair) for pair in PAIR.decode_lines(data)]
-            case "preference":
-                rows = [better_of(pair) for pair in PREFERENCE.decode_lines(data)]
-            case "text":
-                return None  # A row is long, and has nothing to gain by being decoded among others.
+            case "preference" | "labelled" | "text":
+                return None  # A row is long, or two: it has nothing to gain by being decoded among others.
             case _:
                 assert_never(row_format)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -137,13 +134,22 @@ def _object_lines(data: bytes) -> int | None:
     return len(inner) + 1 if (before == BRACES[1]).all() and (after == BRACES[0]).all() else None
 
 
-def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Each row with its line number, from 1; blank lines are passed over.
 
     Raises:
         DataError: at the first bad row, or when the file cannot be read at all.
     """
-    for line, row in _rows(path, detect_format(path)):
+    return _rows(path, detect_format(path))
+
+
+def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
+    """Each row's conversation with its line number, from 1; of two, the one with the better answer.
+
+    Raises:
+        DataError: at the first bad row, or when the file cannot be read at all.
+    """
+    for line, row in read_rows(path):
         if isinstance(row, PlainText):
             raise DataError(
                 "plain_text",
@@ -151,7 +157,7 @@ def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
                 "messages",
                 param="text",
             )
-        yield line, row
+        yield line, examples_of(row)[0]
 
 
 def read_conversations(path: Path) -> list[ChatExample]:

@@ -1,34 +1,42 @@
-"""What a preference pair must hold beside well-formed fields. Knows one pair at a time."""
+"""What a row that is judged by its answers must hold beside well-formed fields. Knows one row at a time."""
 
-from tunewise.contracts.chat import PreferencePair
-from tunewise.data.formats import better_of, worse_of
+import re
+
+from tunewise.data.answers import Answered
 from tunewise.data.problems import Problem
 from tunewise.data.rules import row_problems
 
-SIDES = {"preferred_output": better_of, "non_preferred_output": worse_of}
+MESSAGE = re.compile(r"^messages\[(\d+)\]")
 
 
-def pair_problems(pair: PreferencePair) -> list[Problem]:
-    """Every rule that a well-formed pair breaks, in either of the conversations that it stands for."""
-    if pair.preferred_output == pair.non_preferred_output:
+def problems_of(row: Answered) -> list[Problem]:
+    """Every rule that a well-formed row breaks in any of its conversations, named where it stands in the row."""
+    if len(row.examples) == 2 and row.examples[0].messages == row.examples[1].messages:
         return [
             Problem(
                 "error",
                 "equal_answers",
                 "both answers are the same: there is nothing to prefer",
                 "remove the row",
-                "non_preferred_output",
+                row.answers[1],
             )
         ]
     problems: list[Problem] = []
-    last = len(pair.input.messages)
-    for side, answered in SIDES.items():
-        for problem in row_problems(answered(pair)):
-            param = (
-                (problem.param or "").replace(f"messages[{last}]", f"{side}[0]").replace("messages[", "input.messages[")
-            )
-            placed = problem._replace(param=param)
+    for number, example in enumerate(row.examples):
+        for problem in row_problems(example):
+            found = problem._replace(param=placed(problem.param, row, number))
             # What is wrong with the conversation itself is so on both sides.
-            if placed not in problems:
-                problems.append(placed)
+            if found not in problems:
+                problems.append(found)
     return problems
+
+
+def placed(param: str | None, row: Answered, number: int) -> str | None:
+    """A field of one of the row's conversations as a field of the row."""
+    found = MESSAGE.match(param or "")
+    if not found or not row.answers:
+        return row.asked if param == "messages" else param
+    at = int(found[1])
+    is_answer = at == len(row.examples[number].messages) - 1
+    place = f"{row.answers[number]}[0]" if is_answer else f"{row.asked}[{at}]"
+    return place + (param or "")[found.end() :]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import msgspec
 import numpy as np
@@ -16,10 +16,11 @@ import numpy.typing as npt
 from tunewise.contracts.chat import AssistantMessage, ChatExample, DeveloperMessage, Message, PlainText, SystemMessage
 from tunewise.contracts.check import RowFormat
 from tunewise.data import privacy, rules, similarity
+from tunewise.data.answers import Answered
 from tunewise.data.conversation import call_text, calls_of, text_of, tools_of
 from tunewise.data.explain import explain_row
-from tunewise.data.formats import PREFERENCE, Row, decode_block, decode_row
-from tunewise.data.pairs import pair_problems
+from tunewise.data.formats import Row, decode_block, decode_row, examples_of
+from tunewise.data.pairs import placed, problems_of
 from tunewise.data.problems import Problem
 from tunewise.data.reader import Span, is_blank, lines_of, read_span
 from tunewise.data.texts import text_problems
@@ -54,6 +55,7 @@ class Block(NamedTuple):
     roles: Counter[str]
     lengths: Counter[int]
     weighted: int
+    labels: Counter[bool]
     problems: list[tuple[int, Problem]]
     fingerprints: Fingerprints
 
@@ -82,8 +84,7 @@ class Parts(NamedTuple):
 
 def validate(data: bytes, row_format: RowFormat) -> Validated:
     """Decode a block and look for every rule that a row breaks."""
-    # Of a pair, each answer is looked at.
-    rows = None if row_format == "preference" else decode_block(data, row_format)
+    rows = decode_block(data, row_format)
     if rows is not None:
         shapes, clean = rules.sweep(rows)
         if clean:
@@ -105,19 +106,25 @@ def _validate_one_by_one(data: bytes, row_format: RowFormat) -> Validated:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             problems += [(index, problem) for problem in explain_row(line, row_format)]
             continue
-        found = _row_problems(example, line, row_format)
+        found = _row_problems(example)
         problems += [(index, problem) for problem in found]
         if not any(problem.severity == "error" for problem in found):
             rows.append(example)
             indices.append(index)
-    chats = [row for row in rows if isinstance(row, ChatExample)]
+    chats = [example for row in rows for example in examples_of(row)[:1]]
     return Validated(len(lines), rows, indices, rules.shapes_of(chats), problems)
 
 
-def _row_problems(row: Row, line: bytes, row_format: RowFormat) -> list[Problem]:
-    if isinstance(row, PlainText):
-        return list(text_problems(row.text))
-    return rules.row_problems(row) if row_format != "preference" else pair_problems(PREFERENCE.decode(line))
+def _row_problems(row: Row) -> list[Problem]:
+    match row:
+        case ChatExample():
+            return rules.row_problems(row)
+        case Answered():
+            return problems_of(row)
+        case PlainText():
+            return list(text_problems(row.text))
+        case _:
+            assert_never(row)
 
 
 def _blank_line() -> Problem:
@@ -138,16 +145,26 @@ def scan(path: Path, span: Span, row_format: RowFormat, frame: Frame) -> Block:
             roles[rules.role_name(kind)] += count
     prints = _fingerprints(checked, lines, span.start, frame)
     weighted = sum(isinstance(row, ChatExample) and row.weight is not None for row in checked.rows)
-    return Block(checked.lines, roles, lengths, weighted, sorted(problems, key=lambda item: item[0]), prints)
+    labels = Counter(row.wanted for row in checked.rows if isinstance(row, Answered))
+    return Block(checked.lines, roles, lengths, weighted, labels, sorted(problems, key=lambda item: item[0]), prints)
 
 
 def _warnings(data: bytes, lines: list[bytes], checked: Validated) -> list[tuple[int, Problem]]:
     row_at = dict(zip(checked.indices, checked.rows, strict=True))
     return [
-        (found.line, privacy.problem_of(found, row_at[found.line]))
+        (found.line, _seen(found, row_at[found.line]))
         for found in privacy.sightings(data, lines)
         if found.line in row_at
     ]
+
+
+def _seen(found: privacy.Sighting, row: Row) -> Problem:
+    """What was seen, with the field that it was seen in."""
+    if not isinstance(row, Answered):
+        return privacy.problem_of(found, row)
+    sides = [privacy.problem_of(found, example) for example in row.examples]
+    number, problem = next(((n, side) for n, side in enumerate(sides) if side.param), (0, sides[0]))
+    return problem._replace(param=placed(problem.param, row, number))
 
 
 def _fingerprints(checked: Validated, lines: list[bytes], start: int, frame: Frame) -> Fingerprints:
@@ -178,9 +195,10 @@ def parts_of(example: Row) -> Parts:
     if isinstance(example, PlainText):
         text = similarity.normalise(example.text)
         return Parts("", text, text)
-    *before, last = example.messages
+    chat = examples_of(example)[0]
+    *before, last = chat.messages
     system = [text_of(m.content) for m in before if isinstance(m, SystemMessage | DeveloperMessage)]
-    system += [tool.function.name for tool in tools_of(example.tools, example.functions)]
+    system += [tool.function.name for tool in tools_of(chat.tools, chat.functions)]
     question = [_spoken(m) for m in before if not isinstance(m, SystemMessage | DeveloperMessage)]
     return Parts(*(similarity.normalise("\n".join(texts)) for texts in (system, question, [_spoken(last)])))
 

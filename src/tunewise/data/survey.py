@@ -31,7 +31,8 @@ PARALLEL_BYTES = 48 * 1024 * 1024
 class Survey(NamedTuple):
     """One file. `found` counts all problems by code; `problems` holds the first of each kind, by line from 1.
 
-    `weighted`: rows with a weight of their own.
+    `weighted`: rows with a weight of their own; `labels`: how many answers are wanted, and how many not, of rows that
+    are judged by them.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Survey(NamedTuple):
     roles: Counter[str]
     lengths: Counter[int]
     weighted: int
+    labels: Counter[bool]
     found: Counter[str]
     problems: list[tuple[int, Problem]]
     fingerprints: Fingerprints
@@ -55,7 +57,7 @@ def survey(path: Path, row_format: RowFormat, frame: Frame) -> Survey:
     """
     size = open_checked(path)
     lines, weighted, roles, lengths = 0, 0, Counter[str](), Counter[int]()
-    found: Counter[str] = Counter()
+    labels, found = Counter[bool](), Counter[str]()
     problems: list[tuple[int, Problem]] = []
     prints: list[Fingerprints] = []
     for block in _blocks(path, size, row_format, frame):
@@ -68,9 +70,12 @@ def survey(path: Path, row_format: RowFormat, frame: Frame) -> Survey:
         lengths += block.lengths
         lines += block.lines
         weighted += block.weighted
+        labels += block.labels
     with path.open("rb") as file:
         sha256 = file_digest(file, "sha256").hexdigest()
-    return Survey(path, row_format, sha256, size, lines, roles, lengths, weighted, found, problems, _joined(prints))
+    return Survey(
+        path, row_format, sha256, size, lines, roles, lengths, weighted, labels, found, problems, _joined(prints)
+    )
 
 
 def _blocks(path: Path, size: int, row_format: RowFormat, frame: Frame) -> Iterator[Block]:

@@ -13,7 +13,7 @@ from tunewise.contracts.chat import ChatExample, PlainText
 from tunewise.contracts.check import Distribution, FittedRows, InspectedRow, InspectedToken, RowFormat
 from tunewise.contracts.fine_tuning import LossOn, Overlong
 from tunewise.data.documents import blocks, document_chunks
-from tunewise.data.formats import Row
+from tunewise.data.formats import Row, examples_of
 from tunewise.data.problems import Problem
 from tunewise.data.reader import open_checked, read_span, spans
 from tunewise.data.scan import validate
@@ -39,9 +39,9 @@ class TokenCounts(NamedTuple):
     problems: list[tuple[int, Problem]]
 
 
-def good_chats(path: Path, row_format: RowFormat) -> Iterator[tuple[int, ChatExample]]:
-    """The rows without errors that are conversations, with their line numbers."""
-    return ((line, row) for line, row in _good_rows(path, row_format) if isinstance(row, ChatExample))
+def good_chats(path: Path, row_format: RowFormat) -> Iterator[tuple[int, tuple[ChatExample, ...]]]:
+    """The conversations of each row without errors, with their line numbers: of a pair both."""
+    return ((line, examples_of(row)) for line, row in _good_rows(path, row_format))
 
 
 def good_texts(path: Path) -> Iterator[tuple[int, str]]:
@@ -69,9 +69,9 @@ def count_tokens(
         return _count_texts(counts, path, template, max_tokens)
     rows = good_chats(path, row_format)
     while batch := list(islice(rows, BATCH_ROWS)):
-        rendered = template.render_batch([example for _, example in batch], loss_on)
-        for (line, _), row in zip(batch, rendered, strict=True):
-            counts = _counted(counts, line, row, max_tokens, overlong)
+        rendered = iter(template.render_batch([example for _, examples in batch for example in examples], loss_on))
+        for line, examples in batch:
+            counts = _counted(counts, line, list(islice(rendered, len(examples))), max_tokens, overlong)
     return counts
 
 
@@ -88,31 +88,35 @@ def _count_texts(counts: TokenCounts, path: Path, template: Template, max_tokens
 
 
 def _counted(
-    counts: TokenCounts, line: int, row: Rendered | DataError, max_tokens: int, overlong: Overlong | None
+    counts: TokenCounts, line: int, row: list[Rendered | DataError], max_tokens: int, overlong: Overlong | None
 ) -> TokenCounts:
-    if isinstance(row, DataError):
-        problem = Problem("error", row.code, *_split_remedy(row.message), row.param)
+    """Count a row: of a pair both sides together, but each of them may have `max_tokens`."""
+    sides = [side for side in row if isinstance(side, Rendered)]
+    refused = next((side for side in row if isinstance(side, DataError)), None)
+    if refused is not None:
+        problem = Problem("error", refused.code, *_split_remedy(refused.message), refused.param)
         counts.problems.append((line, problem))
         return counts._replace(nothing_to_train_on=counts.nothing_to_train_on + 1)
-    length = len(row.ids)
-    counts.tokens[length] += 1
-    counts.trained[sum(row.mask)] += 1
-    cut_off = not any(row.mask[:max_tokens])
-    taken = _taken(length, max_tokens, overlong, cut_off=cut_off)
+    lengths = [len(side.ids) for side in sides]
+    counts.tokens[sum(lengths)] += 1
+    counts.trained[sum(sum(side.mask) for side in sides)] += 1
+    cut_off = not all(any(side.mask[:max_tokens]) for side in sides)
+    taken = _taken(lengths, max_tokens, overlong, cut_off=cut_off)
     if taken:
         counts.fitted[taken] += 1
-    if length <= max_tokens:
+    longest = max(lengths)
+    if longest <= max_tokens:
         return counts
-    counts.problems.append((line, _overlong(length, max_tokens, overlong, cut_off=cut_off)))
+    counts.problems.append((line, _overlong(longest, max_tokens, overlong, cut_off=cut_off)))
     nothing = int(overlong == "truncate" and cut_off)
     return counts._replace(overlong=counts.overlong + 1, nothing_to_train_on=counts.nothing_to_train_on + nothing)
 
 
-def _taken(length: int, limit: int, overlong: Overlong | None, *, cut_off: bool) -> int:
+def _taken(lengths: list[int], limit: int, overlong: Overlong | None, *, cut_off: bool) -> int:
     """Tokens of a row that training takes; 0 where it leaves the row out."""
-    if length <= limit or overlong in {"error", None}:
-        return length
-    return 0 if overlong == "drop" or cut_off else limit
+    if max(lengths) <= limit or overlong in {"error", None}:
+        return sum(lengths)
+    return 0 if overlong == "drop" or cut_off else sum(min(length, limit) for length in lengths)
 
 
 def fitted_rows(counts: TokenCounts) -> FittedRows:
@@ -196,7 +200,7 @@ def inspect_rows(
         rendered = [(line, document_chunks(template, [text], INSPECTED_TOKENS)[0][0]) for line, text in texts]
     else:
         rows = islice(good_chats(path, row_format), limit)
-        rendered = [(line, template.render_batch([example], loss_on)[0]) for line, example in rows]
+        rendered = [(line, template.render_batch(examples[:1], loss_on)[0]) for line, examples in rows]
     return tuple(
         InspectedRow(file=path.name, line=line, tokens=_inspected(template, row))
         for line, row in rendered

@@ -5,29 +5,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tunewise import planning
-from tunewise.contracts.check import CheckReport, FileReport, FittedRows, RowFormat, Split
+from tunewise.contracts.check import CheckReport, FileReport, FittedRows, Split
 from tunewise.contracts.fine_tuning import METHOD_TYPES, MethodType, Overlong, TrainingRequest
 from tunewise.contracts.run import BaseModelRef, DataFile, TrainSpec
+from tunewise.data.fitting import ROWS, misfit
 from tunewise.errors import DataError
 from tunewise.jobs.stages import write_whole
 from tunewise.machine import Machine, refuse_missing_quantization
 from tunewise.settings import Settings
 
 CHECK_FILE = "check.json"
-# What each method trains on; the first is named where something else was given.
-ROWS: dict[MethodType, tuple[RowFormat, ...]] = {
-    "supervised": ("chat", "prompt_completion"),
-    "dpo": ("preference",),
-    "orpo": ("preference",),
-    "kto": ("preference",),
-    "pretraining": ("text",),
-}
-HELD: dict[RowFormat, str] = {
-    "chat": "conversations",
-    "prompt_completion": "pairs of prompt and completion",
-    "preference": "preference pairs",
-    "text": "plain text",
-}
 _PARAMS: dict[Split, str] = {"train": "training_file", "valid": "validation_file"}
 
 
@@ -178,27 +165,12 @@ def refuse_misfits(check: CheckReport, method: MethodType) -> None:
         DataError: invalid_file_format.
     """
     for file in check.files:
-        if file.split in _PARAMS and file.format is not None and file.format not in ROWS[method]:
-            raise DataError(
-                "invalid_file_format",
-                f"{file.path.name}: holds {HELD[file.format]}, and the method {method} trains on "
-                f"{HELD[ROWS[method][0]]}; {_remedy(file.format, method)}",
-                param=_PARAMS[file.split],
-            )
+        wrong = misfit(file.path.name, file.format, method) if file.split in _PARAMS and file.format else None
+        if wrong:
+            raise DataError("invalid_file_format", wrong, param=_PARAMS[file.split])
 
 
 def fitting_method(check: CheckReport) -> MethodType:
     """The method that files are most likely meant for: the first that trains on the training rows as they are."""
     held = next((file.format for file in check.files if file.split == "train" and file.format is not None), "chat")
     return next(method for method in METHOD_TYPES if held in ROWS[method])
-
-
-def _remedy(held: RowFormat, method: MethodType) -> str:
-    others = [other for other in METHOD_TYPES if held in ROWS[other]]
-    instead = f"ask for the method {' or '.join(others)}"
-    if held == "preference" and "chat" in ROWS[method]:
-        return (
-            f"{instead}, or convert the better answers: "
-            "tunewise data convert FILE --to chat --map prompt=input --map completion=preferred_output"
-        )
-    return f"{instead}, or give a file of other rows"

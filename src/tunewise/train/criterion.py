@@ -15,15 +15,18 @@ from tunewise.data.template import Rendered
 
 
 class Unit(NamedTuple):
-    """`rows` that belong together; `reference` are their log-probabilities under the model that the run began with.
+    """`rows` that belong together, the better of two answers first; `wanted`: whether a single answer is.
 
-    `weight`: how much their tokens count beside those of other units.
+    `weight`: how much their tokens count beside those of other units. `mismatched` are rows to measure the run's drift
+    on, never trained on. `reference` are the log-probabilities of the answers in `rows` and `mismatched`, in nats,
+    under the model that the run began with.
     """
 
     rows: tuple[Rendered, ...]
     reference: tuple[float, ...] = ()
     wanted: bool = True
     weight: float = 1.0
+    mismatched: tuple[Rendered, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -32,7 +35,11 @@ class Unit(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Sums over units: their loss, what it is divided by, tokens predicted right, with loss, and in all; rewards."""
+    """Sums over units: their loss, what it is divided by, tokens predicted right, with loss, and in all.
+
+    Of preferences, how many answers were `chosen` and how many `rejected`, the sums of their rewards, and how many of
+    those `compared` were told apart rightly: pairs by their margin, single answers by the baseline.
+    """
 
     loss_sum: float = 0.0
     size: float = 0.0
@@ -43,6 +50,7 @@ class Tally(NamedTuple):
     rejected: int = 0
     chosen_reward: float = 0.0
     rejected_reward: float = 0.0
+    compared: int = 0
     wins: int = 0
 
     def plus(self, other: "Tally") -> "Tally":

@@ -8,12 +8,22 @@ from typing import NamedTuple, assert_never
 
 from tunewise.contracts.chat import ChatExample
 from tunewise.contracts.fine_tuning import LossOn, Overlong
-from tunewise.contracts.run import DataFile, Objective, PretrainingObjective, RowCounts, SupervisedObjective
+from tunewise.contracts.run import (
+    DataFile,
+    KtoObjective,
+    Objective,
+    PretrainingObjective,
+    RowCounts,
+    SupervisedObjective,
+)
+from tunewise.data.answers import Answered
 from tunewise.data.documents import blocks, document_chunks
-from tunewise.data.formats import read_examples, read_texts
+from tunewise.data.fitting import misfit
+from tunewise.data.formats import Row, detect_format, examples_of, read_rows, read_texts
 from tunewise.data.template import Rendered, Template
 from tunewise.errors import DataError, TrainingError
 from tunewise.train.criterion import Unit
+from tunewise.train.mismatched import with_mismatched
 
 RENDER_ROWS = 1024
 
@@ -36,24 +46,26 @@ def load_rows(
 
     Raises:
         TrainingError: missing_file, changed_file.
-        DataError: a row cannot be read, overlong_row, nothing_to_train_on (no row is left).
+        DataError: invalid_file_format (rows of another method), a row cannot be read, overlong_row,
+            nothing_to_train_on (no row is left).
     """
     check_frozen(file)
+    _check_format(file.path, objective)
     if isinstance(objective, PretrainingObjective):
         return _load_texts(file.path, template, max_tokens)
     units: list[Unit] = []
     seen = truncated = dropped = silent = 0
-    for line, example, rendered in _rendered(file.path, template, _loss_on(objective)):
+    for line, row, unit in _rendered(file.path, template, _loss_on(objective)):
         seen += 1
-        if rendered is None:
+        if unit is None:
             silent += 1
             continue
-        fitted = _fit(rendered, max_tokens, overlong, where=f"{file.path.name}, line {line}")
-        truncated += fitted is not None and fitted is not rendered
+        fitted = _fit(unit, row, max_tokens, overlong, where=f"{file.path.name}, line {line}")
+        truncated += fitted is not None and fitted is not unit
         if fitted is None:
             dropped += 1
-        elif any(fitted.mask[1:]):
-            units.append(Unit((fitted,), weight=example.weight or 1.0))
+        elif _is_trainable(fitted):
+            units.append(fitted)
         else:
             silent += 1
     if not units:
@@ -64,7 +76,13 @@ def load_rows(
             param="train_file",
         )
     counts = RowCounts(rows=seen, trained=len(units), truncated=truncated, dropped=dropped, nothing_to_train_on=silent)
-    return Loaded(units, counts)
+    return Loaded(with_mismatched(units, max_tokens) if isinstance(objective, KtoObjective) else units, counts)
+
+
+def _check_format(path: Path, objective: Objective) -> None:
+    wrong = misfit(path.name, detect_format(path), objective.type)
+    if wrong:
+        raise DataError("invalid_file_format", wrong, param="method.type")
 
 
 def _load_texts(path: Path, template: Template, max_tokens: int) -> Loaded:
@@ -110,40 +128,50 @@ def _loss_on(objective: Objective) -> LossOn:
     return objective.loss_on if isinstance(objective, SupervisedObjective) else "assistant"
 
 
-def _rendered(path: Path, template: Template, loss_on: LossOn) -> Iterator[tuple[int, ChatExample, Rendered | None]]:
-    """Line numbers, rows and rendered rows; None where no message that carries loss has weight 1."""
-    examples = iter(read_examples(path))
-    while block := list(islice(examples, RENDER_ROWS)):
-        yield from _render_block(path, block, template, loss_on)
+def _rendered(path: Path, template: Template, loss_on: LossOn) -> Iterator[tuple[int, Row, Unit | None]]:
+    """Line numbers, rows and what they become; None where no message that carries loss has weight 1."""
+    rows = read_rows(path)
+    while block := list(islice(rows, RENDER_ROWS)):
+        conversations = [example for _, row in block for example in examples_of(row)]
+        rendered = iter(template.render_batch(conversations, loss_on))
+        for line, row in block:
+            sides = list(islice(rendered, len(examples_of(row))))
+            yield line, row, _unit(row, sides, where=f"{path.name}, line {line}")
 
 
-def _render_block(
-    path: Path, block: list[tuple[int, ChatExample]], template: Template, loss_on: LossOn
-) -> Iterator[tuple[int, ChatExample, Rendered | None]]:
-    outcomes = template.render_batch([example for _, example in block], loss_on)
-    for (line, example), rendered in zip(block, outcomes, strict=True):
-        if isinstance(rendered, Rendered):
-            yield line, example, rendered
-        elif rendered.code == "nothing_to_train_on":
-            yield line, example, None
-        else:
-            raise DataError(rendered.code, f"{path.name}, line {line}: {rendered.message}", param=rendered.param)
+def _unit(row: Row, sides: list[Rendered | DataError], *, where: str) -> Unit | None:
+    for side in sides:
+        if isinstance(side, DataError) and side.code != "nothing_to_train_on":
+            raise DataError(side.code, f"{where}: {side.message}", param=side.param)
+    ready = tuple(side for side in sides if isinstance(side, Rendered))
+    if len(ready) < len(sides):
+        return None
+    weight = row.weight if isinstance(row, ChatExample) else None
+    return Unit(ready, wanted=row.wanted if isinstance(row, Answered) else True, weight=weight or 1.0)
 
 
-def _fit(row: Rendered, max_tokens: int, overlong: Overlong, *, where: str) -> Rendered | None:
-    """The row itself, its first `max_tokens` tokens, or None where it is to be left out."""
-    if len(row.ids) <= max_tokens:
-        return row
+def _is_trainable(unit: Unit) -> bool:
+    """Whether every row has a token to train on, and two answers differ within what was kept of them."""
+    return all(any(row.mask[1:]) for row in unit.rows) and (len(unit.rows) == 1 or unit.rows[0] != unit.rows[1])
+
+
+def _fit(unit: Unit, row: Row, max_tokens: int, overlong: Overlong, *, where: str) -> Unit | None:
+    """The unit itself, its rows' first `max_tokens` tokens, or None where it is to be left out."""
+    longest = max(range(len(unit.rows)), key=lambda number: len(unit.rows[number].ids))
+    length = len(unit.rows[longest].ids)
+    if length <= max_tokens:
+        return unit
     match overlong:
         case "error":
+            side = f" with its {row.answers[longest]}" if isinstance(row, Answered) and row.answers else ""
             raise DataError(
                 "overlong_row",
-                f"{where}: {len(row.ids)} tokens, but a row may have {max_tokens}; shorten it, "
+                f"{where}: {length} tokens{side}, but a row may have {max_tokens}; shorten it, "
                 "or choose overlong: truncate or drop",
                 param="overlong",
             )
         case "truncate":
-            return Rendered(row.ids[:max_tokens], row.mask[:max_tokens])
+            return unit._replace(rows=tuple(Rendered(r.ids[:max_tokens], r.mask[:max_tokens]) for r in unit.rows))
         case "drop":
             return None
         case _:

@@ -136,7 +136,12 @@ def _rewards(rows: str, tally: Tally | None) -> dict[str, float]:
     if tally is None or not tally.chosen or not tally.rejected:
         return {}
     chosen, rejected = tally.chosen_reward / tally.chosen, tally.rejected_reward / tally.rejected
-    means = {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected, "accuracy": tally.wins / tally.chosen}
+    means = {
+        "chosen": chosen,
+        "rejected": rejected,
+        "margin": chosen - rejected,
+        "accuracy": tally.wins / tally.compared,
+    }
     return {f"{rows}_reward_{name}": mean for name, mean in means.items()}
 
 

@@ -33,10 +33,11 @@ from tunewise.modeling.trunk import keep_trunk
 from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
 from tunewise.train.criterion import Criterion
 from tunewise.train.journal import Journal, Silence
-from tunewise.train.methods import criterion
+from tunewise.train.methods import criterion, needs_reference
 from tunewise.train.optimizer import make_optimizer
 from tunewise.train.plan import PART_TOKENS, steps_per_epoch
 from tunewise.train.progress import Progress
+from tunewise.train.reference import keep_reference, lost_reference, make_reference, read_reference, with_reference
 from tunewise.train.rows import Loaded, load_rows
 from tunewise.train.trackers import Trackers, require_installed
 from tunewise.train.tuned import Tuned, begin, load_base
@@ -144,10 +145,13 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
         if world.in_step:
             share_layers(base, world.size)
     model.train()
+    seconds = 0.0
+    if needs_reference(spec.objective):
+        train, valid, seconds = _referenced(directory, spec, base, train, valid, world, has_begun=newest is not None)
     if spec.top_layers is not None and _keeps_trunk(spec, world):
         keep_trunk(base, spec.top_layers, directory)
     optimizer = make_optimizer(model, spec)
-    progress = load_checkpoint(newest, optimizer) if newest else Progress()
+    progress = load_checkpoint(newest, optimizer) if newest else Progress(seconds=seconds)
     events = directory / EVENTS_FILE
     journal = Journal(events, size=progress.events_size, seq=progress.events_seq) if world.is_first else Silence()
     return Session(
@@ -164,6 +168,29 @@ def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
         world,
         Trackers(directory, spec, partial(journal.write, level="warn")) if world.is_first else None,
     )
+
+
+def _referenced(  # a run's parts, before they are a session
+    directory: Path,
+    spec: TrainSpec,
+    base: PreTrainedModel,
+    train: Loaded,
+    valid: Loaded | None,
+    world: World,
+    *,
+    has_begun: bool,
+) -> tuple[Loaded, Loaded | None, float]:
+    """The rows with their reference log-probabilities, and how many seconds these took."""
+    found = read_reference(directory, spec)
+    # All of several processes compute them where one has not found them: they may hold the weights together.
+    if world.any(found is None) or found is None:
+        if has_begun:
+            raise lost_reference(directory)
+        found = make_reference(base, train.units, valid.units if valid else [])
+        if world.is_first:
+            keep_reference(directory, spec, found)
+    train = train._replace(units=with_reference(train.units, found.train))
+    return train, valid and valid._replace(units=with_reference(valid.units, found.valid)), found.seconds
 
 
 def _decide_on_activations(base: PreTrainedModel, spec: TrainSpec, part_tokens: int) -> None:

@@ -23,8 +23,9 @@ ENCODINGS = (
     "cp1255", "cp1256", "utf-16", "cp437", "mac_roman",
 )  # fmt: skip
 UNUSED: dict[Target, tuple[Role, ...]] = {
-    "chat": ("chosen", "rejected"),
-    "preference": ("completion", "keep"),
+    "chat": ("chosen", "rejected", "label"),
+    "preference": ("completion", "label", "keep"),
+    "labelled": ("chosen", "rejected", "keep"),
 }
 COLUMNS: tuple[Role, ...] = (
     "messages",
@@ -35,6 +36,7 @@ COLUMNS: tuple[Role, ...] = (
     "tools",
     "chosen",
     "rejected",
+    "label",
     "keep",
 )
 
@@ -116,7 +118,11 @@ class Importing:
         names = {"": t("(none)")} | {column.name: column.name for column in found.columns}
         with card(t("Which column is what")):
             self._questions = ui.element("div")
-            targets = {"chat": t("Chats to train on"), "preference": t("Pairs of a better and a worse answer")}
+            targets = {
+                "chat": t("Chats to train on"),
+                "preference": t("Pairs of a better and a worse answer"),
+                "labelled": t("Answers with a label: wanted or not"),
+            }
             self._to = ui.radio(targets, value="chat").props("inline")
             with ui.element("div").classes("tw-columns"):
                 self._columns = {role: ui.select(names, value="", label=titles[role]) for role in COLUMNS}
@@ -141,7 +147,7 @@ class Importing:
         self._mapping = found.mapping
         to = self._to.value if found.mapping is None else found.mapping.to
         for role, field in self._columns.items():
-            field.set_visibility(role not in UNUSED["preference" if to == "preference" else "chat"])
+            field.set_visibility(role not in UNUSED[to])
         if found.mapping is not None:
             self._fill(found.mapping)
         self._questions.clear()
@@ -250,5 +256,6 @@ def _titles() -> dict[str, str]:
         "tools": t("Functions that may be called"),
         "chosen": t("The better answer"),
         "rejected": t("The worse answer"),
+        "label": t("Whether the answer is wanted"),
         "keep": t("Take only rows where this is true"),
     }

@@ -10,17 +10,15 @@ from tunewise.contracts.run import (
     PretrainingObjective,
     SupervisedObjective,
 )
-from tunewise.errors import TrainingError
 from tunewise.train.criterion import Criterion
+from tunewise.train.methods.dpo import DpoCriterion
+from tunewise.train.methods.kto import KtoCriterion
+from tunewise.train.methods.orpo import OrpoCriterion
 from tunewise.train.methods.supervised import TokenCriterion
 
 
 def criterion(objective: Objective, *, share_prefixes: bool) -> Criterion:
-    """The loss of an objective.
-
-    Raises:
-        TrainingError: unsupported_method.
-    """
+    """The loss of an objective."""
     match objective:
         case SupervisedObjective():
             return TokenCriterion(
@@ -30,11 +28,27 @@ def criterion(objective: Objective, *, share_prefixes: bool) -> Criterion:
             )
         case PretrainingObjective():
             return TokenCriterion(share_prefixes=share_prefixes)
-        case DpoObjective() | OrpoObjective() | KtoObjective():
-            raise TrainingError(
-                "unsupported_method",
-                f"method.type: {objective.type!r} is not trained by this version; choose supervised or pretraining",
-                param="method.type",
+        case DpoObjective():
+            return DpoCriterion(beta=objective.beta, loss=objective.loss, share_prefixes=share_prefixes)
+        case OrpoObjective():
+            return OrpoCriterion(beta=objective.beta, share_prefixes=share_prefixes)
+        case KtoObjective():
+            return KtoCriterion(
+                beta=objective.beta,
+                desirable_weight=objective.desirable_weight,
+                undesirable_weight=objective.undesirable_weight,
+                share_prefixes=share_prefixes,
             )
+        case _:
+            assert_never(objective)
+
+
+def needs_reference(objective: Objective) -> bool:
+    """Whether a method compares answers with what the model that the run began with makes of them."""
+    match objective:
+        case DpoObjective() | KtoObjective():
+            return True
+        case SupervisedObjective() | OrpoObjective() | PretrainingObjective():
+            return False
         case _:
             assert_never(objective)
