@@ -6,7 +6,8 @@ trainers' threads on the same cores would wait for each other most of the time.
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,21 @@ def tiny_model(smollm2: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) 
     for file in TOKENIZER_FILES:
         shutil.copy(smollm2.path / file, directory / file)
     return find(str(directory), Settings(home=tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="session")
+def family_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], BaseModelRef]:
+    """The tiny random model of a family of `modeling.families`, by its name."""
+
+    @cache
+    def model(name: str) -> BaseModelRef:
+        from modeling.families import FAMILIES, make
+
+        directory = tmp_path_factory.mktemp("families") / name
+        make(next(family for family in FAMILIES if family.name == name), directory)
+        return find(str(directory), Settings(home=tmp_path_factory.mktemp("home")))
+
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,10 @@ def test_a_directory_is_used_in_place(tiny_model: BaseModelRef) -> None:
     assert tiny_model.context_length == 2048
 
 
+def test_longrope_is_used_up_to_where_its_frequencies_change(family_model: Callable[[str], BaseModelRef]) -> None:
+    assert family_model("phi4").context_length == 512
+
+
 def test_parameters_are_those_that_torch_counts(tiny_model: BaseModelRef) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model.path)
     assert tiny_model.parameters == sum(parameter.numel() for parameter in model.parameters())

@@ -32,6 +32,8 @@ CONVERSION = 1
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
+LONG_ROPE = {"longrope", "su"}
+"""LongRoPE, and what older configurations call it."""
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 Notify = Callable[[str], None]
@@ -314,9 +316,17 @@ def _corrupt(file: Path, what: str) -> ModelError:
 
 
 def _context_length(directory: Path, config: Mapping[str, Any]) -> int:
-    """From config.json; models of several parts keep it with the text part."""
+    """From config.json; models of several parts keep it with the text part.
+
+    LongRoPE has other frequencies beyond the length that the model was first trained at, so that the same tokens differ
+    in a longer text; up to there rows that are packed, and texts that grow, are exact.
+    """
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
+        rope = part.get("rope_parameters") or part.get("rope_scaling") or {}
+        first = rope.get("original_max_position_embeddings", part.get("original_max_position_embeddings"))
+        if LONG_ROPE & {rope.get("rope_type"), rope.get("type")} and isinstance(first, int):
+            return first
         for key in CONTEXT_KEYS:
             if isinstance(part.get(key), int):
                 return int(part[key])

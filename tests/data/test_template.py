@@ -208,12 +208,36 @@ def test_a_template_that_rewrites_history_is_refused_for_that_row(tiny_model: Ba
 
 
 def test_a_template_that_refuses_a_row_says_why(tiny_model: BaseModelRef, tmp_path: Path) -> None:
-    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    refusal = "{% if messages[0].role == 'assistant' %}{{ raise_exception('a user begins') }}{% endif %}"
     source = refusal + "{{ messages[-1].content }}"
     template = copy_with_template(tiny_model, tmp_path, source)
-    with pytest.raises(DataError, match="no system role") as caught:
-        template.render(plain(("system", "s"), ("user", "q"), ("assistant", "a")))
+    with pytest.raises(DataError, match="a user begins") as caught:
+        template.render(plain(("assistant", "a"), ("user", "q"), ("assistant", "b")))
     assert caught.value.code == "template_refuses"
+
+
+REFUSES_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+IGNORES_SYSTEM = "{% set messages = messages | rejectattr('role', 'equalto', 'system') | list %}"
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize("beginning", [REFUSES_SYSTEM, IGNORES_SYSTEM])
+def test_a_template_without_system_turns_gets_the_text_before_the_next_question(
+    beginning: str, tiny_model: BaseModelRef, tmp_path: Path
+) -> None:
+    template = copy_with_template(tiny_model, tmp_path, beginning + TURNS)
+    rendered = template.render(
+        plain(("system", "be brief"), ("user", "q"), ("assistant", "a"), ("system", "be long"), ("assistant", "b"))
+    )
+    assert template.decode(rendered.ids, skip_special=False) == (
+        "<|im_start|>user\nbe brief\n\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+        "<|im_start|>user\nbe long<|im_end|>\n<|im_start|>assistant\nb<|im_end|>\n"
+    )
+
+
+def test_the_ids_of_a_row_are_the_same_on_every_day(tiny_model: BaseModelRef, tmp_path: Path) -> None:
+    template = copy_with_template(tiny_model, tmp_path, "{{ strftime_now('%Y-%m-%d') }}" + TURNS)
+    assert template.decode(template.render(plain(("user", "q"), ("assistant", "a"))).ids).startswith("2025-01-01")
 
 
 def test_a_template_cannot_reach_the_machine(tiny_model: BaseModelRef, tmp_path: Path) -> None:

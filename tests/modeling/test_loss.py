@@ -54,6 +54,26 @@ def test_a_trained_head_has_the_gradient_of_cross_entropy(
     )
 
 
+@pytest.mark.parametrize("cap", [None, 3.0])
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_a_bias_and_a_cap_on_the_logits_are_part_of_the_loss(
+    cap: float | None, has_bias: bool, is_trained: bool
+) -> None:
+    torch.manual_seed(0)
+    hidden, head = torch.randn(23, 16, requires_grad=True), torch.randn(101, 16, requires_grad=is_trained)
+    bias, targets = torch.randn(101, requires_grad=is_trained) if has_bias else None, torch.randint(101, (23,))
+    inputs = [each for each in (hidden, head, bias) if each is not None and each.requires_grad]
+    logits = torch.nn.functional.linear(hidden, head, bias)
+    theirs = cross_entropy(logits if cap is None else torch.tanh(logits / cap) * cap, targets, reduction="none")
+    ours = head_loss(hidden, head, targets, bias=bias, cap=cap).losses
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(23)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours @ weights, inputs), torch.autograd.grad(theirs @ weights, inputs)
+    )
+
+
 def test_large_logits_do_not_overflow() -> None:
     hidden, head = torch.full((2, 4), 100.0, requires_grad=True), torch.eye(4) * 50
     ours = head_loss(hidden, head, torch.tensor([0, 3]))

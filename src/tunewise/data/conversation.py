@@ -10,11 +10,15 @@ OpenAI's rows and chat templates differ. What is done about it, once, here:
 * A template that ignores `tools` or `tool_calls` (SmolLM2's does; `apply_chat_template` then drops them without a
   word, and the calls would never be trained on) gets them as text in the form of Hermes and Qwen: the tools in the
   system message between `<tools>` tags, each call in the assistant's content as `<tool_call>{json}</tool_call>`.
-* A template that refuses or ignores the role `tool` gets the answer as a user turn in `<tool_response>` tags.
+* A template that refuses or ignores the role `tool` gets the answers of one turn's calls as a user turn, each in
+  `<tool_response>` tags.
+* A template that refuses or ignores the role `system` gets its text before that of the next user turn.
+* A template that asks for call ids of nine letters and digits (Mistral's) gets such, made from the ids given.
 
 What a template can do is found by rendering probes, not by reading its source. Knows nothing of tokenizers.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias, assert_never
@@ -62,23 +66,31 @@ class Abilities(NamedTuple):
     tools: bool
     tool_calls: bool
     tool_role: bool
+    system: bool
+    any_call_id: bool
 
 
 def probe(render: Renderer) -> Abilities:
     """Find out what a template prints, by looking for marks that only the part in question carries."""
-    user = {"role": "user", "content": "q"}
+    user, system = {"role": "user", "content": "q"}, {"role": "system", "content": "mark_system"}
     tool = {"type": "function", "function": {"name": "mark_tool", "description": "d", "parameters": {}}}
-    call = {"id": "call00001", "type": "function", "function": {"name": "mark_call", "arguments": {"a": "mark_value"}}}
-    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
-    answer = {"role": "tool", "content": "mark_answer", "tool_call_id": "call00001", "name": "mark_call"}
+    short, long = (_attempt(render, [user, *_called(call_id)], [tool]) for call_id in ("call00001", "call_00000001"))
     return Abilities(
         tools="mark_tool" in _attempt(render, [user], [tool]),
-        tool_calls="mark_value" in _attempt(render, [user, calling, answer], [tool]),
-        tool_role="mark_answer" in _attempt(render, [user, calling, answer], [tool]),
+        tool_calls="mark_value" in short,
+        tool_role="mark_answer" in short,
+        system="mark_system" in _attempt(render, [system, user], None),
+        any_call_id=bool(long) or not short,
     )
 
 
-def _attempt(render: Renderer, turns: list[Turn], tools: list[dict[str, Any]]) -> str:
+def _called(call_id: str) -> list[Turn]:
+    call = {"id": call_id, "type": "function", "function": {"name": "mark_call", "arguments": {"a": "mark_value"}}}
+    calling = {"role": "assistant", "content": "", "tool_calls": [call]}
+    return [calling, {"role": "tool", "content": "mark_answer", "tool_call_id": call_id, "name": "mark_call"}]
+
+
+def _attempt(render: Renderer, turns: list[Turn], tools: list[dict[str, Any]] | None) -> str:
     try:
         return render(turns, tools, False)
     except (jinja2.TemplateError, TypeError, ValueError, KeyError):
@@ -87,11 +99,23 @@ def _attempt(render: Renderer, turns: list[Turn], tools: list[dict[str, Any]]) -
 
 
 def to_turns(messages: Sequence[Message], tools: Sequence[Tool] | None, abilities: Abilities) -> list[Turn]:
-    """The messages as the template's input; with the tools in the system turn where the template ignores tools."""
-    turns = [_turn(message, abilities) for message in messages]
+    """The messages as the template's input: one turn for each, but for what the template cannot express.
+
+    The assistant's turns are those of the assistant's messages, in their order; no other turn has that role.
+    """
+    turns: list[Turn] = []
+    answered = False
+    for message in messages:
+        turn = _turn(message, abilities)
+        answers = isinstance(message, ToolMessage | FunctionMessage) and not abilities.tool_role
+        if answers and answered:
+            turns[-1]["content"] += "\n" + turn["content"]
+        else:
+            turns.append(turn)
+        answered = answers
     if tools and not abilities.tools:
         turns = _with_tools_in_system(turns, tools)
-    return turns
+    return turns if abilities.system else _with_system_in_user(turns)
 
 
 def tools_of(tools: Sequence[Tool] | None, functions: Sequence[FunctionSpec] | None) -> list[Tool]:
@@ -141,8 +165,12 @@ def _assistant_turn(message: AssistantMessage, abilities: Abilities) -> Turn:
         return _named({"role": "assistant", "content": text}, message.name)
     if abilities.tool_calls:
         dicts = [
-            {"id": c.id, "type": "function", "function": {"name": c.function.name, "arguments": _arguments(c.function)}}
-            for c in calls
+            {
+                "id": _call_id(call.id, abilities),
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": _arguments(call.function)},
+            }
+            for call in calls
         ]
         return _named({"role": "assistant", "content": text, "tool_calls": dicts}, message.name)
     pieces = ([text] if text else []) + [call_text(call.function) for call in calls]
@@ -174,7 +202,7 @@ def _arguments(function: FunctionCall) -> Json:
 
 def _tool_turn(content: str, name: str | None, call_id: str, abilities: Abilities) -> Turn:
     if abilities.tool_role:
-        return _named({"role": "tool", "content": content, "tool_call_id": call_id}, name)
+        return _named({"role": "tool", "content": content, "tool_call_id": _call_id(call_id, abilities)}, name)
     return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
 
 
@@ -184,3 +212,26 @@ def _with_tools_in_system(turns: list[Turn], tools: Sequence[Tool]) -> list[Turn
     if turns and turns[0]["role"] == "system":
         return [{**turns[0], "content": f"{turns[0]['content']}\n\n{prompt}"}, *turns[1:]]
     return [{"role": "system", "content": prompt}, *turns]
+
+
+def _with_system_in_user(turns: list[Turn]) -> list[Turn]:
+    folded: list[Turn] = []
+    texts: list[str] = []
+    for turn in turns:
+        if turn["role"] == "system":
+            texts.append(turn["content"])
+            continue
+        if turn["role"] == "user":
+            folded.append({**turn, "content": "\n\n".join([*texts, turn["content"]])})
+        else:
+            folded += [*_as_user(texts), turn]
+        texts = []
+    return [*folded, *_as_user(texts)]
+
+
+def _as_user(texts: list[str]) -> list[Turn]:
+    return [{"role": "user", "content": "\n\n".join(texts)}] if texts else []
+
+
+def _call_id(call_id: str, abilities: Abilities) -> str:
+    return call_id if abilities.any_call_id else hashlib.sha256(call_id.encode()).hexdigest()[:9]

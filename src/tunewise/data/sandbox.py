@@ -1,7 +1,9 @@
 """The sandbox that chat templates run in: the conventions of transformers' `apply_chat_template`, without transformers.
 
 A template comes with a model and is code of a stranger, so it runs in Jinja's immutable sandbox and sees nothing but
-plain JSON values. Knows nothing of tokenizers. Mirrors `transformers/utils/chat_template_utils.py` (5.x).
+plain JSON values. Knows nothing of tokenizers. Mirrors `transformers/utils/chat_template_utils.py` (5.x), but for two
+things. What a template calls today is always the same day: a row's ids may not change between a run and its resumption,
+or between training and hosting. And a model that can think before it answers is told not to: rows hold no thoughts.
 """
 
 import json
@@ -16,6 +18,8 @@ import jinja2.parser
 import jinja2.sandbox
 
 from tunewise.contracts.chat import Json
+
+TODAY = datetime(2025, 1, 1)  # templates print no zone
 
 
 class GenerationBlock(jinja2.ext.Extension):
@@ -49,8 +53,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _strftime_now(layout: str) -> str:
-    # Local time without a zone, as transformers has it: templates print "today's date".
-    return datetime.now().strftime(layout)
+    return TODAY.strftime(layout)
 
 
 def _tojson(
@@ -78,6 +81,7 @@ def renderer(source: str, special_tokens: dict[str, str]) -> Renderer:
             tools=tools,
             documents=None,
             add_generation_prompt=add_generation_prompt,
+            enable_thinking=False,
             **special_tokens,
         )
 

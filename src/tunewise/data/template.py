@@ -10,6 +10,7 @@ answer's first. Everywhere else the ids equal `apply_chat_template(tokenize=True
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, assert_never
@@ -40,12 +41,15 @@ class Piece(NamedTuple):
     """A stretch of a conversation's text.
 
     `is_answer`: it begins with an assistant's text; `trained`: which carries loss, and so may what stands `around` it.
+    `rewritten`: the number of an answer's message whose prompt would look otherwise than what stands before it here;
+    such a piece has no text.
     """
 
     text: str
     is_answer: bool
     trained: bool
     around: bool = False
+    rewritten: int | None = None
 
 
 class Template:
@@ -66,7 +70,7 @@ class Template:
         self.eos = eos
         self._render = render
         self._abilities = conversation.probe(render)
-        self._lead = _lead_ids(tokenizer)
+        self._control = _control_pattern(tokenizer) if _context_matters(tokenizer) else None
         self.stop_ids = stop_ids | self._turn_end()
 
     @classmethod
@@ -151,25 +155,26 @@ class Template:
             return error
         if not any(piece.trained for piece in pieces):
             return _nothing_to_train_on(loss_on)
-        return pieces
+        rewritten = next((p.rewritten for p in pieces if p.trained and p.rewritten is not None), None)
+        return pieces if rewritten is None else _rewritten_history(rewritten)
 
     def _pieces(self, messages: Sequence[Message], tools: list[Tool], *, prompt: bool) -> Iterator[Piece]:
         """Cut the rendered text where each assistant turn's generation prompt ends."""
         turns = conversation.to_turns(messages, tools, self._abilities)
         given = conversation.tool_dicts(tools) if tools and self._abilities.tools else None
         text = self._text(turns, given, add_generation_prompt=prompt)
-        # A system turn for the tools may have been put in front.
-        shift = len(turns) - len(messages)
+        places = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
+        answers = [(index, m) for index, m in enumerate(messages) if isinstance(m, AssistantMessage)]
         start, is_answer, trained = 0, False, False
-        for index, message in enumerate(messages):
-            if not isinstance(message, AssistantMessage):
-                continue
-            opening = self._opening(turns[: index + shift], given)
+        rewritten: list[Piece] = []
+        for place, (index, answer) in zip(places, answers, strict=True):
+            opening = self._opening(turns[:place], given)
             if not text.startswith(opening):
-                raise _rewritten_history(index)
-            yield Piece(text[start : len(opening)], is_answer, trained)
-            start, is_answer, trained = len(opening), True, message.weight != 0
-        yield Piece(text[start:], is_answer, trained)
+                rewritten.append(Piece("", is_answer=True, trained=answer.weight != 0, rewritten=index))
+                continue
+            yield from (Piece(text[start : len(opening)], is_answer, trained), *rewritten)
+            start, is_answer, trained, rewritten = len(opening), True, answer.weight != 0, []
+        yield from (Piece(text[start:], is_answer, trained), *rewritten)
 
     def _opening(self, turns: list[Turn], tools: list[dict[str, Any]] | None) -> str:
         """The text before an assistant's answer to `turns`."""
@@ -189,13 +194,22 @@ class Template:
             ) from error
 
     def _encode_pieces(self, pieces: Sequence[Piece]) -> list[list[int]]:
-        lead = "" if self._lead is None else "\n"
-        texts = [lead + piece.text if piece.is_answer else piece.text for piece in pieces]
+        leads: list[str] = []
+        before = ""
+        for piece in pieces:
+            leads.append(self._lead(before) if piece.is_answer else "")
+            before = piece.text or before
+        texts = [lead + piece.text for lead, piece in zip(leads, pieces, strict=True)]
         encoded = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        if self._lead is None:
-            return encoded
-        cut = len(self._lead)
-        return [ids[cut:] if piece.is_answer else ids for piece, ids in zip(pieces, encoded, strict=True)]
+        cuts = {lead: len(self.encode(lead)) for lead in set(leads)}
+        return [ids[cuts[lead] :] for lead, ids in zip(leads, encoded, strict=True)]
+
+    def _lead(self, before: str) -> str:
+        """What to encode before an answer and cut off again: from the last control token of the text before it."""
+        if self._control is None:
+            return ""
+        last = max((match.start() for match in self._control.finditer(before)), default=None)
+        return "\n" if last is None else before[last:]
 
     def _assemble(self, plan: list[Piece], encoded: Iterator[list[int]]) -> Rendered:
         ids: list[int] = []
@@ -250,21 +264,21 @@ def _rewritten_history(index: int) -> DataError:
     return DataError(
         "template_rewrites_history",
         f"messages[{index}]: the base model's chat template renders the turns before this answer differently once "
-        "the answer is there, so no prompt would look like this row; end the row with this answer, or set its "
-        "weight to 0 and train on it in a row of its own",
+        "the answer is there, so no prompt would look like this row; end the row with this answer, or set its weight "
+        "to 0 and train on it in a row of its own, or train on last answers only (loss_on: last_assistant)",
         param=f"messages[{index}]",
     )
 
 
-def _lead_ids(tokenizer: Tokenizer) -> list[int] | None:
-    """The ids of a newline to encode before a piece, where a tokenizer puts a blank before any text it is given.
+def _context_matters(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer puts a blank before any text that it is given, as SentencePiece models do."""
+    plain, newline, after = (tokenizer.encode(t, add_special_tokens=False).ids for t in (MARK, "\n", "\n" + MARK))
+    return bool(after != newline + plain)
 
-    SentencePiece models do; transformers' `encode_marked_chat` plays the same trick. None: not needed.
-    """
-    plain: list[int] = tokenizer.encode(MARK, add_special_tokens=False).ids
-    newline: list[int] = tokenizer.encode("\n", add_special_tokens=False).ids
-    after: list[int] = tokenizer.encode("\n" + MARK, add_special_tokens=False).ids
-    return None if after == newline + plain else newline
+
+def _control_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:
+    texts = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 def _read_json(file: Path) -> dict[str, Any]:

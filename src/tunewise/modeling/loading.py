@@ -16,12 +16,8 @@ from tunewise.errors import ModelError
 from tunewise.machine import refuse_missing_quantization
 from tunewise.modeling.attention import PACKED_ATTENTION
 
-# Settings that change the logits after the head; the loss here computes plain `hidden @ head.T`.
-HEAD_SETTINGS: tuple[tuple[str, float | None], ...] = (
-    ("final_logit_softcapping", None),
-    ("logits_scaling", 1.0),
-    ("logit_scale", 1.0),
-)
+# Settings that change the logits in ways that the loss here does not compute.
+HEAD_SETTINGS: tuple[tuple[str, float], ...] = (("logits_scaling", 1.0), ("logit_scale", 1.0))
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:
@@ -106,3 +102,15 @@ def head_weight(model: PreTrainedModel) -> Tensor:
     """The output projection, (vocabulary, d_model)."""
     weight: Tensor = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
     return weight
+
+
+def head_bias(model: PreTrainedModel) -> Tensor | None:
+    """What the output projection adds, (vocabulary,)."""
+    bias: Tensor | None = model.get_output_embeddings().bias  # type: ignore[no-untyped-call]
+    return bias
+
+
+def logit_cap(model: PreTrainedModel) -> float | None:
+    """Between which two numbers, -cap and cap, the family holds its logits."""
+    cap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
+    return cap

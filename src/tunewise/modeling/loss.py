@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from tunewise.modeling.autograd import Context, call
-from tunewise.modeling.trained_head import logits_gradient, trained_head_loss, wanted_logits
+from tunewise.modeling.trained_head import capped, logits_gradient, trained_head_loss, wanted_logits
 
 CHUNK_TOKENS = 256
 
@@ -26,7 +27,15 @@ class TokenLoss(NamedTuple):
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Context,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        bias: Tensor | None,
+        cap: float | None,
+    ) -> tuple[Tensor, Tensor]:
         wants_grad = ctx.needs_input_grad[0]
         grad_hidden = torch.empty_like(hidden) if wants_grad else None
         losses = hidden.new_empty(len(targets), dtype=torch.float32)
@@ -34,30 +43,41 @@ class _HeadLoss(torch.autograd.Function):
         for start in range(0, hidden.shape[0], CHUNK_TOKENS):
             chunk = slice(start, start + CHUNK_TOKENS)
             target = targets[chunk, None]
-            logits = (hidden[chunk] @ head.t()).float()
+            logits = capped(linear(hidden[chunk], head, bias), cap).float()
             correct[chunk] = logits.argmax(-1) == target[:, 0]
             log_sum = torch.logsumexp(logits, -1, keepdim=True)
             losses[chunk] = (log_sum - wanted_logits(logits, target, smoothing))[:, 0]
             if grad_hidden is not None:
-                grad_hidden[chunk] = logits_gradient(logits, log_sum, target, smoothing).to(head.dtype) @ head
+                slope = None if cap is None else 1 - (logits / cap).square()
+                grad_logits = logits_gradient(logits, log_sum, target, smoothing, slope)
+                grad_hidden[chunk] = grad_logits.to(head.dtype) @ head
         ctx.save_for_backward(grad_hidden)
         ctx.mark_non_differentiable(correct)
         return losses, correct
 
     @staticmethod
-    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_hidden,) = ctx.saved_tensors
-        return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None, None
+        return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None, None, None, None
 
 
-def head_loss(hidden: Tensor, head: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> TokenLoss:
-    """Cross-entropy of each row of `hidden @ head.T` against `targets`.
+def head_loss(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    bias: Tensor | None = None,
+    cap: float | None = None,
+) -> TokenLoss:
+    """Cross-entropy of each row of `hidden @ head.T + bias`, held between -cap and cap, against `targets`.
 
-    hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model); targets: (supervised
-    tokens,), the ids that should be predicted. A head that is trained has a gradient too. `label_smoothing` is the
-    share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
+    hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model); bias: (vocabulary,);
+    targets: (supervised tokens,), the ids that should be predicted. A head that is trained has a gradient too.
+    `label_smoothing` is the share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016,
+    arXiv:1512.00567).
     """
     if head.requires_grad and torch.is_grad_enabled():
-        return TokenLoss(*trained_head_loss(hidden, head, targets, label_smoothing))
-    losses, correct = call(_HeadLoss, hidden, head, targets, label_smoothing)
+        return TokenLoss(*trained_head_loss(hidden, head, bias, targets, label_smoothing, cap))
+    losses, correct = call(_HeadLoss, hidden, head, targets, label_smoothing, bias, cap)
     return TokenLoss(losses, correct)

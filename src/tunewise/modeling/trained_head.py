@@ -6,6 +6,7 @@ gradient of the head's size is. Knows nothing of models; exactness is proved in 
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from tunewise.modeling.autograd import Context, call
 
@@ -18,47 +19,76 @@ def wanted_logits(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return own if not smoothing else own * (1 - smoothing) + logits.mean(-1, keepdim=True) * smoothing
 
 
-def logits_gradient(logits: Tensor, log_sum: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Of each token's loss with respect to its logits, (tokens, vocabulary), in their place."""
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """Logits held between -cap and cap, as Gemma does (2024, arXiv:2408.00118, section 2)."""
+    return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def logits_gradient(
+    logits: Tensor, log_sum: Tensor, target: Tensor, smoothing: float, slope: Tensor | None = None
+) -> Tensor:
+    """Of each token's loss with respect to its logits, (tokens, vocabulary), in their place.
+
+    `slope`: of the capped logits with respect to what they were before.
+    """
     grad = logits.sub_(log_sum).exp_().scatter_add_(1, target, torch.full_like(log_sum, smoothing - 1))
-    return grad.sub_(smoothing / logits.shape[1]) if smoothing else grad
+    if smoothing:
+        grad.sub_(smoothing / logits.shape[1])
+    return grad if slope is None else grad.mul_(slope)
 
 
 class _TrainedHeadLoss(torch.autograd.Function):
-    """hidden: (tokens, d_model); head: (vocabulary, d_model); targets: (tokens,). Out: losses, and which were right."""
+    """hidden: (tokens, d_model); head: (vocabulary, d_model); bias: (vocabulary,); targets: (tokens,).
+
+    Out: losses, and which were right.
+    """
 
     @staticmethod
-    def forward(ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Context,
+        hidden: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        smoothing: float,
+        cap: float | None,
+    ) -> tuple[Tensor, Tensor]:
         log_sums = hidden.new_empty(len(targets), 1, dtype=torch.float32)
         losses, correct = torch.empty_like(log_sums), torch.empty_like(log_sums, dtype=torch.bool)
         for start in range(0, len(targets), CHUNK_TOKENS):
             chunk = slice(start, start + CHUNK_TOKENS)
             target = targets[chunk, None]
-            logits = (hidden[chunk] @ head.t()).float()
+            logits = capped(linear(hidden[chunk], head, bias), cap).float()
             log_sums[chunk] = torch.logsumexp(logits, -1, keepdim=True)
             losses[chunk] = log_sums[chunk] - wanted_logits(logits, target, smoothing)
             correct[chunk] = logits.argmax(-1, keepdim=True) == target
-        ctx.save_for_backward(hidden, head, targets, log_sums)
-        ctx.smoothing = smoothing
+        ctx.save_for_backward(hidden, head, bias, targets, log_sums)
+        ctx.smoothing, ctx.cap = smoothing, cap
         correct = correct[:, 0]
         ctx.mark_non_differentiable(correct)
         return losses[:, 0], correct
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, head, targets, log_sums = ctx.saved_tensors
+        hidden, head, bias, targets, log_sums = ctx.saved_tensors
         grad_hidden, grad_head = torch.empty_like(hidden), torch.zeros_like(head)
+        grad_bias = None if bias is None else torch.zeros_like(bias)
         for start in range(0, len(targets), CHUNK_TOKENS):
             chunk = slice(start, start + CHUNK_TOKENS)
-            logits = (hidden[chunk] @ head.t()).float()
-            grad = logits_gradient(logits, log_sums[chunk], targets[chunk, None], ctx.smoothing)
+            logits = capped(linear(hidden[chunk], head, bias), ctx.cap).float()
+            slope = None if ctx.cap is None else 1 - (logits / ctx.cap).square()
+            grad = logits_gradient(logits, log_sums[chunk], targets[chunk, None], ctx.smoothing, slope)
             grad = grad.mul_(grads[0][chunk, None]).to(head.dtype)
             grad_hidden[chunk] = grad @ head
             grad_head.addmm_(grad.t(), hidden[chunk])
-        return grad_hidden, grad_head, None, None
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+        return grad_hidden, grad_head, grad_bias, None, None, None
 
 
-def trained_head_loss(hidden: Tensor, head: Tensor, targets: Tensor, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """As `loss.head_loss`; gradients for hidden and head."""
-    losses, correct = call(_TrainedHeadLoss, hidden, head, targets, label_smoothing)
+def trained_head_loss(
+    hidden: Tensor, head: Tensor, bias: Tensor | None, targets: Tensor, label_smoothing: float, cap: float | None
+) -> tuple[Tensor, Tensor]:
+    """As `loss.head_loss`; gradients for hidden, head and bias."""
+    losses, correct = call(_TrainedHeadLoss, hidden, head, bias, targets, label_smoothing, cap)
     return losses, correct

@@ -5,10 +5,11 @@ Knows weights, adapters and the model family's code; knows nothing of sequences,
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from tunewise.errors import ModelError
@@ -20,7 +21,6 @@ from tunewise.serve.linear import PackedLinear, native_bfloat16, pack
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
-POSITION_DEPENDENT_ROPE = {"dynamic", "longrope"}  # frequencies that change with the longest sequence of a batch
 SEPARATE_SEGMENTS = 2  # up to so many adapters, one product each is cheaper than a batched one
 
 
@@ -41,7 +41,7 @@ class Network:
         self._bank: tuple[int, ...] = ()
         config = self._model.config.get_text_config()
         self._layer_count: int = config.num_hidden_layers
-        self.context_length: int = config.max_position_embeddings
+        self.context_length = _context_length(config)
         self.vocabulary: int = config.vocab_size
         self.kv_shape = self._probe()
 
@@ -144,10 +144,18 @@ def _load(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
         )
     except (OSError, ValueError) as error:
         raise ModelError("model_unreadable", f"{directory} cannot be loaded as a language model: {error}") from error
-    rope = (model.config.get_text_config().to_dict().get("rope_parameters") or {}).get("rope_type", "default")
-    if rope in POSITION_DEPENDENT_ROPE:
-        raise ModelError("model_unsupported", f"{directory}: rope_type {rope!r} is not supported by the engine")
     return model
+
+
+def _context_length(config: PreTrainedConfig) -> int:
+    """Tokens up to which rotary frequencies stay as they are; beyond, "dynamic" and "longrope" change them by the
+    longest sequence of a batch, and so for all others too.
+    """
+    longest: int = config.max_position_embeddings
+    rope: dict[str, Any] = config.to_dict().get("rope_parameters") or {}
+    by_layer = [part for part in rope.values() if isinstance(part, dict)] or [rope]
+    first = [part["original_max_position_embeddings"] for part in by_layer if part.get("rope_type") == "longrope"]
+    return min([longest, *first])
 
 
 def _segments(adapters: Sequence[int]) -> list[Segment]:
