@@ -71,6 +71,9 @@ class BaseModelRef(Frozen):
     revision: str = Field(description="Content hash (sha256, hex) of what the directory was made from.")
     parameters: int = Field(description="Number of weights.")
     context_length: int = Field(description="Tokens that the model was built for.")
+    added_tokens: tuple[int, ...] = Field(
+        default=(), description="Tokens that the model was given on import: their rows are trained with each adapter."
+    )
 
 
 class DataFile(Frozen):

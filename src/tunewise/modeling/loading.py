@@ -96,21 +96,3 @@ def backbone(model: PreTrainedModel) -> nn.Module:
     """The layers below the head: ids in, hidden states out."""
     decoder: nn.Module = model.get_decoder()  # type: ignore[no-untyped-call]
     return decoder
-
-
-def head_weight(model: PreTrainedModel) -> Tensor:
-    """The output projection, (vocabulary, d_model)."""
-    weight: Tensor = model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
-    return weight
-
-
-def head_bias(model: PreTrainedModel) -> Tensor | None:
-    """What the output projection adds, (vocabulary,)."""
-    bias: Tensor | None = model.get_output_embeddings().bias  # type: ignore[no-untyped-call]
-    return bias
-
-
-def logit_cap(model: PreTrainedModel) -> float | None:
-    """Between which two numbers, -cap and cap, the family holds its logits."""
-    cap: float | None = model.config.get_text_config().to_dict().get("final_logit_softcapping")
-    return cap

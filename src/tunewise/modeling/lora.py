@@ -6,6 +6,7 @@ gradient for the frozen weight. Exactness is proved in tests/modeling/test_lora.
 """
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -21,6 +22,7 @@ from tunewise.errors import ModelError
 from tunewise.modeling.autograd import Context, call
 from tunewise.modeling.dora import row_norms, row_squares
 from tunewise.modeling.layers import first_trained_layer, layers_of, linear_names
+from tunewise.modeling.token_rows import peft_option, use_rows_in_place
 
 ADAPTER_NAME = "default"
 
@@ -65,10 +67,13 @@ def lora_linear(x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
-def add_adapter(model: PreTrainedModel, spec: LoraSpec, top_layers: int | None = None) -> PeftModel:
+def add_adapter(
+    model: PreTrainedModel, spec: LoraSpec, top_layers: int | None = None, *, tokens: Sequence[int] = ()
+) -> PeftModel:
     """Put a fresh adapter on a frozen model, with float32 weights; torch's random state decides its values.
 
-    `top_layers`: on the last so many layers only. What `spec.init` asks for is done by `modeling.frozen_pairs`.
+    `top_layers`: on the last so many layers only. `tokens` are those whose own rows are trained too (`token_rows`).
+    What `spec.init` asks for is done by `modeling.frozen_pairs`.
 
     Raises:
         ModelError: unknown_lora_targets, too_many_top_layers.
@@ -78,7 +83,7 @@ def add_adapter(model: PreTrainedModel, spec: LoraSpec, top_layers: int | None =
         with warnings.catch_warnings():
             # PEFT asks transformers for a name that transformers 5 has deprecated.
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
-            adapted = get_peft_model(model, _config(model, spec, top_layers), adapter_name=ADAPTER_NAME)
+            adapted = get_peft_model(model, _config(model, spec, top_layers, tokens), adapter_name=ADAPTER_NAME)
     except ValueError as error:
         raise ModelError(
             "unknown_lora_targets",
@@ -87,10 +92,11 @@ def add_adapter(model: PreTrainedModel, spec: LoraSpec, top_layers: int | None =
             param="lora.targets",
         ) from error
     _use_fast_forward(adapted)
+    use_rows_in_place(adapted)
     return adapted
 
 
-def _config(model: PreTrainedModel, spec: LoraSpec, top_layers: int | None) -> LoraConfig:
+def _config(model: PreTrainedModel, spec: LoraSpec, top_layers: int | None, tokens: Sequence[int]) -> LoraConfig:
     targets: str | list[str] = spec.targets if isinstance(spec.targets, str) else list(spec.targets)
     layers = None
     if top_layers is not None:
@@ -107,6 +113,7 @@ def _config(model: PreTrainedModel, spec: LoraSpec, top_layers: int | None) -> L
         use_rslora=spec.rank_stabilized,
         use_dora=spec.dora,
         layers_to_transform=layers,
+        trainable_token_indices=peft_option(model, tokens),
         base_model_name_or_path=model.config.name_or_path,
     )
 

@@ -14,6 +14,7 @@ from torch.nn.functional import linear
 
 from tunewise.modeling.autograd import Context, call
 from tunewise.modeling.trained_head import capped, logits_gradient, trained_head_loss, wanted_logits
+from tunewise.modeling.token_rows import TokenRows
 
 CHUNK_TOKENS = 256
 
@@ -25,40 +26,55 @@ class TokenLoss(NamedTuple):
     correct: Tensor
 
 
+class _Logits(NamedTuple):
+    """What else logits and losses are made of; `indices` are the rows of the head that `rows` stand for."""
+
+    smoothing: float
+    bias: Tensor | None
+    cap: float | None
+    indices: Tensor | None
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Context,
-        hidden: Tensor,
-        head: Tensor,
-        targets: Tensor,
-        smoothing: float,
-        bias: Tensor | None,
-        cap: float | None,
+        ctx: Context, hidden: Tensor, head: Tensor, targets: Tensor, rows: Tensor | None, made_of: _Logits
     ) -> tuple[Tensor, Tensor]:
-        wants_grad = ctx.needs_input_grad[0]
+        smoothing, bias, cap, indices = made_of
+        wants_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[3]
         grad_hidden = torch.empty_like(hidden) if wants_grad else None
+        grad_columns = None if rows is None else hidden.new_empty(len(targets), len(rows))
         losses = hidden.new_empty(len(targets), dtype=torch.float32)
         correct = hidden.new_empty(len(targets), dtype=torch.bool)
         for start in range(0, hidden.shape[0], CHUNK_TOKENS):
             chunk = slice(start, start + CHUNK_TOKENS)
             target = targets[chunk, None]
-            logits = capped(linear(hidden[chunk], head, bias), cap).float()
+            logits = linear(hidden[chunk], head, bias)
+            if rows is not None:
+                logits[:, indices] = linear(hidden[chunk], rows.to(head.dtype), None if bias is None else bias[indices])
+            logits = capped(logits, cap).float()
             correct[chunk] = logits.argmax(-1) == target[:, 0]
             log_sum = torch.logsumexp(logits, -1, keepdim=True)
             losses[chunk] = (log_sum - wanted_logits(logits, target, smoothing))[:, 0]
             if grad_hidden is not None:
                 slope = None if cap is None else 1 - (logits / cap).square()
-                grad_logits = logits_gradient(logits, log_sum, target, smoothing, slope)
-                grad_hidden[chunk] = grad_logits.to(head.dtype) @ head
-        ctx.save_for_backward(grad_hidden)
+                grad_logits = logits_gradient(logits, log_sum, target, smoothing, slope).to(head.dtype)
+                if grad_columns is not None:
+                    grad_columns[chunk] = grad_logits[:, indices]
+                    grad_logits[:, indices] = 0
+                grad_hidden[chunk] = grad_logits @ head
+        if grad_hidden is not None and rows is not None:
+            grad_hidden.addmm_(grad_columns, rows.to(head.dtype))
+        ctx.save_for_backward(grad_hidden, grad_columns, None if rows is None else hidden)
         ctx.mark_non_differentiable(correct)
         return losses, correct
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad_hidden,) = ctx.saved_tensors
-        return grad_hidden * grads[0][:, None].to(grad_hidden.dtype), None, None, None, None, None
+        grad_hidden, grad_columns, hidden = ctx.saved_tensors
+        upstream = grads[0][:, None].to(grad_hidden.dtype)
+        grad_rows = None if grad_columns is None else ((grad_columns * upstream).t() @ hidden).float()
+        return grad_hidden * upstream, None, None, grad_rows, None
 
 
 def head_loss(
@@ -69,15 +85,18 @@ def head_loss(
     label_smoothing: float = 0.0,
     bias: Tensor | None = None,
     cap: float | None = None,
+    rows: TokenRows | None = None,
 ) -> TokenLoss:
     """Cross-entropy of each row of `hidden @ head.T + bias`, held between -cap and cap, against `targets`.
 
     hidden: (supervised tokens, d_model), the states that predict; head: (vocabulary, d_model); bias: (vocabulary,);
-    targets: (supervised tokens,), the ids that should be predicted. A head that is trained has a gradient too.
-    `label_smoothing` is the share of each target that is spread evenly over the vocabulary (Szegedy et al. 2016,
-    arXiv:1512.00567).
+    targets: (supervised tokens,), the ids that should be predicted. A head that is trained has a gradient too, and so
+    have the `rows` that stand for some of a frozen one. `label_smoothing` is the share of each target that is spread
+    evenly over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567).
     """
     if head.requires_grad and torch.is_grad_enabled():
         return TokenLoss(*trained_head_loss(hidden, head, bias, targets, label_smoothing, cap))
-    losses, correct = call(_HeadLoss, hidden, head, targets, label_smoothing, bias, cap)
+    indices, values = (None, None) if rows is None else rows
+    made_of = _Logits(label_smoothing, bias, cap, indices)
+    losses, correct = call(_HeadLoss, hidden, head, targets, values, made_of)
     return TokenLoss(losses, correct)

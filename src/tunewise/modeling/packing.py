@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 
 from tunewise.data.template import Rendered
 from tunewise.modeling.attention import Segment
-from tunewise.modeling.loading import backbone, head_bias, head_weight, logit_cap
+from tunewise.modeling.head import head_of
+from tunewise.modeling.loading import backbone
 from tunewise.modeling.loss import TokenLoss, head_loss
 from tunewise.modeling.noise import with_noise
 from tunewise.modeling.prefixes import lay_out
@@ -82,11 +83,13 @@ def packed_loss(
         segments=packed.segments,
         use_cache=False,
     ).last_hidden_state
+    head = head_of(model)
     return head_loss(
         states[0, packed.predicts],
-        head_weight(model),
+        head.weight,
         packed.targets,
         label_smoothing=label_smoothing,
-        bias=head_bias(model),
-        cap=logit_cap(model),
+        bias=head.bias,
+        cap=head.cap,
+        rows=head.rows,
     )

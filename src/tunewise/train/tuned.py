@@ -68,7 +68,7 @@ def begin(base: PreTrainedModel, spec: TrainSpec, checkpoint: Path | None) -> Tu
             merge_parent(spec.parent, base)
         train_weights(base, spec.top_layers)
         return base
-    model = add_adapter(base, spec.lora, spec.top_layers)
+    model = add_adapter(base, spec.lora, spec.top_layers, tokens=spec.base_model.added_tokens)
     if checkpoint is not None:
         restore(model, spec, checkpoint)
         return model
