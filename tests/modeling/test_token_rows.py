@@ -66,9 +66,7 @@ def test_loss_and_gradient_equal_pefts(name: str, family_model: Callable[[str], 
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
 
 
-def test_a_saved_adapter_holds_the_rows_for_peft(
-    family_model: Callable[[str], BaseModelRef], tmp_path: Path
-) -> None:
+def test_a_saved_adapter_holds_the_rows_for_peft(family_model: Callable[[str], BaseModelRef], tmp_path: Path) -> None:
     reference = family_model("gemma3")
     model = add_adapter(load_frozen(reference, "float32", attention="eager"), SPEC, tokens=TOKENS)
     trained(model)

@@ -25,6 +25,9 @@ app = typer.Typer(
 Name = Annotated[
     str, typer.Argument(help="A catalogue name, a hub id (owner/name[@revision]), a directory or a .gguf file.")
 ]
+Chatml = Annotated[
+    bool, typer.Option("--chatml", help="Give a model without a chat template ChatML; its tokens are then trained too.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -39,9 +42,9 @@ def list_models(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def pull(name: Name, as_json: AsJson = False) -> None:
+def pull(name: Name, chatml: Chatml = False, as_json: AsJson = False) -> None:
     """Make a base model ready: convert it, or fetch it from the hub."""
-    reference = find(name, get_settings(), notify=_notify)
+    reference = find(name, get_settings(), notify=_notify, chatml=chatml)
     if as_json:
         _print_json(reference.model_dump(mode="json"))
     else:

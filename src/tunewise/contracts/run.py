@@ -47,6 +47,8 @@ MODEL_CONFIG_FILE = "config.json"
 MODEL_WEIGHTS_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 PROGRESS_FILE = "progress.json"
+ADDED_TOKENS_FILE = "tunewise.json"
+"""In a base model's directory: which tokens it was given on import."""
 # Of a checkpoint's files, those that only training goes on from; the others are an adapter or a model.
 TRAINING_STATE = frozenset({OPTIMIZER_FILE, PROGRESS_FILE})
 

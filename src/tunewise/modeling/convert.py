@@ -1,7 +1,8 @@
 """Making a base model's directory: `python -m tunewise.modeling.convert SOURCE DEST`, from a GGUF file or the hub.
 
 DEST is whole or absent: it is written aside and renamed. Afterwards it holds safetensors, `config.json`,
-`generation_config.json`, `tokenizer.json` and a chat template, which is all that the rest of Tunewise needs.
+`generation_config.json`, `tokenizer.json` and a chat template, which is all that the rest of Tunewise needs. A model
+without a chat template is given ChatML where `--chatml` asks for it, from a GGUF file or a directory.
 Knows nothing of names, caches or who asks: `tunewise.catalogue` decides where DEST lies, and reads the one line of JSON
 that a failure prints on standard output.
 """
@@ -9,11 +10,12 @@ that a failure prints on standard output.
 import argparse
 import errno
 import functools
+import json
 import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +34,9 @@ from huggingface_hub.errors import (
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from tunewise.contracts.run import RunFailure
+from tunewise.contracts.run import ADDED_TOKENS_FILE, RunFailure
 from tunewise.errors import ModelError, TunewiseError
+from tunewise.modeling.chatml import add_chatml
 
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "LICENSE*"]
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
@@ -41,20 +44,49 @@ WEIGHT_BYTES = 2
 """Converted weights are bfloat16."""
 
 
-def convert_gguf(source: Path, dest: Path) -> None:
+def convert_gguf(source: Path, dest: Path, *, chatml: bool = False) -> None:
     """De-quantise a GGUF file into a bfloat16 safetensors directory.
+
+    `chatml`: give it a chat template where it has none.
 
     Raises:
         ModelError: the file is damaged, has no tokenizer or chat template, or is of an architecture that
             `transformers` cannot read; or the disk is too small.
     """
     reader = _open_gguf(source)
-    _require_tokenizer(reader, source)
+    _require_tokenizer(reader, source, chatml=chatml)
     _require_space(dest.parent, WEIGHT_BYTES * sum(int(tensor.n_elements) for tensor in reader.tensors))
     with _read_once(reader), _written_aside(dest) as directory:
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-        _dequantised(source, tokenizer).save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        model = _dequantised(source)
+        _complete(model, tokenizer, directory)
+
+
+def convert_directory(source: Path, dest: Path) -> None:
+    """Copy a model's directory that has no chat template, and give the copy ChatML.
+
+    Raises:
+        ModelError: it cannot be loaded, or the disk is too small.
+    """
+    _require_space(dest.parent, sum(file.stat().st_size for file in source.glob("*.safetensors")))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(source, local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError("unsupported_model", f"{source} cannot be loaded as a language model: {error}") from error
+    with _written_aside(dest) as directory:
+        _complete(model, tokenizer, directory)
+
+
+def _complete(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Fill a model's directory; what has no chat template gets ChatML."""
+    if not tokenizer.chat_template:
+        added = add_chatml(model, tokenizer)
+        (directory / ADDED_TOKENS_FILE).write_text(json.dumps({"added_tokens": added}), encoding="utf-8")
+    configured: Any = model.generation_config
+    configured.eos_token_id = _stop_ids(tokenizer, model.config.get_text_config().eos_token_id)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(str(directory))
 
 
 def pull_hub(source: str, dest: Path, *, offline: bool) -> None:
@@ -91,15 +123,28 @@ def _open_gguf(source: Path) -> gguf.GGUFReader:
         ) from error
 
 
-def _require_tokenizer(reader: gguf.GGUFReader, source: Path) -> None:
+def _require_tokenizer(reader: gguf.GGUFReader, source: Path, *, chatml: bool) -> None:
     if "tokenizer.ggml.tokens" not in reader.fields:
         raise ModelError("no_tokenizer", f"{source} holds no tokenizer (tokenizer.ggml.tokens); choose another file.")
-    if "tokenizer.chat_template" not in reader.fields:
+    if "tokenizer.chat_template" not in reader.fields and not chatml:
         raise ModelError(
             "no_chat_template",
             f"{source} holds no chat template (tokenizer.chat_template): it is not a chat model. "
-            "Choose an instruct or chat version of it.",
+            f"Choose an instruct or chat version of it, or give it ChatML: tunewise models pull --chatml {source}",
         )
+
+
+@contextmanager
+def _joined(parts: Sequence[Path], directory: Path) -> Iterator[Path]:
+    """The whole of a file that lies in pieces, for a while."""
+    _require_space(directory, sum(part.stat().st_size for part in parts))
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".joined-") as temporary:
+        whole = Path(temporary) / "model.gguf"
+        with whole.open("wb") as file:
+            for part in parts:
+                with part.open("rb") as piece:
+                    shutil.copyfileobj(piece, file)
+        yield whole
 
 
 def _require_space(directory: Path, needed: int) -> None:
@@ -130,7 +175,7 @@ def _read_once(reader: gguf.GGUFReader) -> Iterator[None]:
         library.GGUFReader, library.get_tensor_name_map = open_reader, tensor_names
 
 
-def _dequantised(source: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _dequantised(source: Path) -> PreTrainedModel:
     """The model in bfloat16, with nothing left in its configuration that speaks of quantisation."""
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
@@ -146,7 +191,6 @@ def _dequantised(source: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrained
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
-    model.generation_config.eos_token_id = _stop_ids(tokenizer, model.config.eos_token_id)
     converted: PreTrainedModel = model.to(torch.bfloat16)
     return converted
 
@@ -235,13 +279,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tunewise.modeling.convert", description=__doc__)
     parser.add_argument("source", help="a .gguf file, or owner/name[@revision] on the hub")
     parser.add_argument("dest", type=Path, help="the directory to make")
+    parser.add_argument(
+        "--part", type=Path, action="append", default=[], help="a further piece of the .gguf file, in order"
+    )
+    parser.add_argument("--chatml", action="store_true", help="give a model without a chat template ChatML")
     parser.add_argument("--offline", action="store_true", help="use only what the hub's cache holds")
     options: Any = parser.parse_args(arguments)
     transformers_logging.set_verbosity(logging.ERROR)
     try:
         options.dest.parent.mkdir(parents=True, exist_ok=True)
-        if options.source.endswith(".gguf"):
-            convert_gguf(Path(options.source).resolve(), options.dest)
+        if options.part:
+            with _joined([Path(options.source), *options.part], options.dest.parent) as whole:
+                convert_gguf(whole, options.dest, chatml=options.chatml)
+        elif options.source.endswith(".gguf"):
+            convert_gguf(Path(options.source).resolve(), options.dest, chatml=options.chatml)
+        elif Path(options.source).is_dir() and options.chatml:
+            convert_directory(Path(options.source), options.dest)
         else:
             pull_hub(options.source, options.dest, offline=options.offline)
     except TunewiseError as error:

@@ -1,4 +1,4 @@
-"""The output head of a model: what its logits are made of. Knows models with and without an adapter; computes nothing."""
+"""The output head of a model: what its logits are made of. Knows adapted models; computes nothing."""
 
 from typing import NamedTuple, cast
 

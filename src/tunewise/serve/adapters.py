@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tunewise.errors import ModelError
 from tunewise.modeling.dora import row_norms
+from tunewise.serve.token_rows import TokenRows
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -28,13 +29,13 @@ WEIGHT_NAME = re.compile(
     r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(?:\.weight)?)$"
 )
 IDENTITY_ROWS = 256  # of the identity that a packed weight's rows are read with, at once
+ROWS_NAME = re.compile(r"^(?:base_model\.model\.)?(?P<path>.+)\.token_adapter\.trainable_tokens_delta$")
 
 REFUSED_FEATURES: dict[str, tuple[Any, ...]] = {
     "fan_in_fan_out": (False, None),
     "bias": ("none", None),
     "lora_bias": (False, None),
     "modules_to_save": (None, []),
-    "trainable_token_indices": (None, [], {}),
     "layer_replication": (None, []),
     "target_parameters": (None, []),
     "alora_invocation_tokens": (None, []),
@@ -66,6 +67,8 @@ class Adapter(NamedTuple):
     name: str
     path: Path
     pairs: dict[str, LoraPair]
+    rows: dict[str, TokenRows] = {}  # noqa: RUF012  # read only
+    """Of added tokens, by the embedding's or head's path."""
 
 
 class Segment(NamedTuple):
@@ -229,7 +232,20 @@ def read_adapter(name: str, path: Path) -> Adapter:
         ) from error
     except (SafetensorError, OSError) as error:
         raise ModelError("adapter_unreadable", f"{path / WEIGHTS_FILE} cannot be read: {error}") from error
-    return Adapter(name, path, _pairs(tensors, config, path))
+    rows = {match["path"]: tensors.pop(key) for key in list(tensors) if (match := ROWS_NAME.match(key))}
+    return Adapter(name, path, _pairs(tensors, config, path), _token_rows(rows, config, path))
+
+
+def _token_rows(rows: dict[str, Tensor], config: dict[str, Any], path: Path) -> dict[str, TokenRows]:
+    named = config.get("trainable_token_indices") or {}
+    found = {}
+    for module, values in rows.items():
+        indices = named if isinstance(named, list) else next((i for n, i in named.items() if module.endswith(n)), [])
+        if values.ndim != 2 or len(indices) != len(values):
+            message = f"{path}: {len(values)} rows for {module}, but trainable_token_indices names {len(indices)}"
+            raise ModelError("adapter_unreadable", message, param="lora_path")
+        found[module] = TokenRows(torch.tensor(indices), values.float())
+    return found
 
 
 def _read_config(path: Path) -> dict[str, Any]:

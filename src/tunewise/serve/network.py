@@ -18,6 +18,7 @@ from tunewise.serve.adapters import BANK_ROWS_MAX, NO_ADAPTER, Adapter, AdapterR
 from tunewise.serve.attention import PromptSpan, StepLayout
 from tunewise.serve.kv import KvShape, Strip
 from tunewise.serve.linear import PackedLinear, native_bfloat16, pack
+from tunewise.serve.token_rows import RowAdapters, RowEmbedding, RowHead
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -39,7 +40,10 @@ class Network:
         self._layers: list[PackedLinear] = pack(self._model, self._rows)
         self._paths = {path for layer in self._layers for path in layer.paths}
         self._bank: tuple[int, ...] = ()
+        self._row_adapters = RowAdapters()
+        self._embedding, self._head = _with_rows(self._model, self._row_adapters, dtype)
         config = self._model.config.get_text_config()
+        self._is_tied: bool = config.tie_word_embeddings
         self._layer_count: int = config.num_hidden_layers
         self.context_length = _context_length(config)
         self.vocabulary: int = config.vocab_size
@@ -48,6 +52,8 @@ class Network:
     @torch.inference_mode()
     def forward(self, ids: Tensor, positions: Tensor, layout: StepLayout, picked: Tensor) -> Tensor:
         """`ids`, `positions`: (tokens,); `picked`: (rows,) → float32 logits (rows, vocabulary)."""
+        if len(self._row_adapters.tokens):
+            self._row_adapters.picked = self._row_adapters.tokens[picked]
         output = self._model(
             input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=picked, layout=layout
         )
@@ -57,6 +63,7 @@ class Network:
     def route(self, adapters: Sequence[int], decode_rows: int) -> None:
         """Say which adapter each row of the next batch uses; the first `decode_rows` may be computed as groups."""
         self._rows.segments, self._rows.groups = _segments(adapters), None
+        self._row_adapters.tokens = torch.tensor(adapters, dtype=torch.long)
         if len(self._rows.segments) <= SEPARATE_SEGMENTS:
             return
         used = sorted(set(adapters[:decode_rows]) - {NO_ADAPTER})
@@ -77,13 +84,21 @@ class Network:
             ModelError: it was made for another model.
         """
         self._check_fits(adapter)
+        self._check_rows_fit(adapter)
         for layer in self._layers:
             layer.lora.put(key, adapter.pairs)
+        for path, rows in adapter.rows.items():
+            if path == self._embedding[0]:
+                self._embedding[1].bank.put(key, rows)
+            if path == self._head[0] or self._is_tied:
+                self._head[1].bank.put(key, rows)
 
     def drop_adapter(self, key: int) -> None:
         """Let an adapter go."""
         for layer in self._layers:
             layer.lora.drop(key)
+        self._embedding[1].bank.drop(key)
+        self._head[1].bank.drop(key)
         if key in self._bank:
             self._bank = ()
 
@@ -109,6 +124,17 @@ class Network:
                 message = (
                     f"adapter {adapter.name!r}: {path} is {pair.up.shape[0]}×{pair.down.shape[1]}, "
                     f"the base model's is {expected[0]}×{expected[1]}; it was trained on another base model"
+                )
+                raise ModelError("adapter_mismatch", message, param="lora_path")
+
+    def _check_rows_fit(self, adapter: Adapter) -> None:
+        width: int = self._model.config.get_text_config().hidden_size
+        for path, rows in adapter.rows.items():
+            fits = rows.values.shape[1] == width and int(rows.indices.max()) < self.vocabulary
+            if path not in {self._embedding[0], self._head[0]} or not fits:
+                message = (
+                    f"adapter {adapter.name!r} brings rows {tuple(rows.values.shape)} for {path!r}, up to token "
+                    f"{int(rows.indices.max())}; this base model has {self.vocabulary} tokens of width {width}"
                 )
                 raise ModelError("adapter_mismatch", message, param="lora_path")
 
@@ -145,6 +171,18 @@ def _load(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise ModelError("model_unreadable", f"{directory} cannot be loaded as a language model: {error}") from error
     return model
+
+
+def _with_rows(
+    model: PreTrainedModel, batch: RowAdapters, dtype: torch.dtype
+) -> tuple[tuple[str, RowEmbedding], tuple[str, RowHead]]:
+    """Put in place what can hold an adapter's own rows; both with their path in the model."""
+    old = (model.get_input_embeddings(), model.get_output_embeddings())  # type: ignore[no-untyped-call]
+    paths = [next(path for path, module in model.named_modules() if module is each) for each in old]
+    embedding, head = RowEmbedding(old[0], batch, dtype), RowHead(old[1], batch, dtype)
+    for path, module in zip(paths, (embedding, head), strict=True):
+        model.set_submodule(path, module)
+    return (paths[0], embedding), (paths[1], head)
 
 
 def _context_length(config: PreTrainedConfig) -> int:

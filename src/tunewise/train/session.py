@@ -205,9 +205,9 @@ def _decide_on_activations(base: PreTrainedModel, spec: TrainSpec, part_tokens: 
 
 
 def _keeps_trunk(spec: TrainSpec, world: World) -> bool:
-    """Not where the embeddings differ each time, or where processes run each layer as often as one another."""
+    """Not where the embeddings differ each time or are trained, or where processes run each layer equally often."""
     noise = isinstance(spec.objective, SupervisedObjective) and spec.objective.neftune_alpha is not None
-    return not noise and not world.in_step
+    return not noise and not spec.base_model.added_tokens and not world.in_step
 
 
 def _may_share(spec: TrainSpec) -> bool:
