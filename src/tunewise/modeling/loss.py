@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from tunewise.modeling.autograd import Context, call
-from tunewise.modeling.trained_head import capped, logits_gradient, trained_head_loss, wanted_logits
 from tunewise.modeling.token_rows import TokenRows
+from tunewise.modeling.trained_head import capped, logits_gradient, trained_head_loss, wanted_logits
 
 CHUNK_TOKENS = 256
 
