@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from train.making import make_spec, write_rows
+from train.making import make_spec, result_of, write_rows
 from tunewise.contracts.run import BaseModelRef, PretrainingObjective, TrainSpec
 from tunewise.data.template import Template
 from tunewise.errors import DataError
@@ -72,8 +72,9 @@ def test_a_run_tells_bits_per_byte_of_the_validation_text(spec: TrainSpec, tmp_p
     run.mkdir()
     session = open_session(run, spec)
     run_steps(session, lambda: False)
-    result = finish(session)
+    finish(session)
     session.journal.close()
+    result = result_of(run)
     assert session.valid is not None
     tokens = sum(sum(row.mask[1:]) for unit in session.valid.units for row in unit.rows)
     assert result.valid_loss is not None

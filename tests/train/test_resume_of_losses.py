@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train.making import WORDS, make_run, make_spec, row, told, write_rows
+from train.making import WORDS, make_run, make_spec, result_of, row, told, write_rows
 from tunewise.contracts.run import BaseModelRef, Objective, PretrainingObjective, SupervisedObjective, TrainSpec
 from tunewise.train.run import finish, run_steps
 from tunewise.train.session import Session, open_session
@@ -37,8 +37,9 @@ def trained(directory: Path, spec: TrainSpec, pauses: tuple[int, ...] = ()) -> t
         assert session.progress.step == at
     session = open_session(run, spec)
     run_steps(session, lambda: False)
-    result = finish(session)
+    finish(session)
     session.journal.close()
+    result = result_of(run)
     assert result.adapter_sha256 == sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
     return result.adapter_sha256, told(run)
 

@@ -74,6 +74,9 @@ class Silence:
     def sync(self) -> None:
         """Nothing is to be waited for."""
 
+    def close(self) -> None:
+        """Nothing is to be given back."""
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Replace a file so that it is the old one or the new one at every moment, also after a power cut."""

@@ -41,7 +41,7 @@ from tunewise.train.reference import keep_reference, lost_reference, make_refere
 from tunewise.train.rows import Loaded, load_rows
 from tunewise.train.trackers import Trackers, require_installed
 from tunewise.train.tuned import Tuned, begin, load_base
-from tunewise.train.world import World
+from tunewise.train.world import ALONE, World
 
 log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def read_spec(directory: Path) -> TrainSpec:
     return spec
 
 
-def open_session(directory: Path, spec: TrainSpec, world: World) -> Session:
+def open_session(directory: Path, spec: TrainSpec, world: World = ALONE) -> Session:
     """Load everything a run needs and go back to its newest checkpoint, if there is one.
 
     Raises:
