@@ -9,7 +9,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from train.making import write_rows
-from train.preferences import ending_with_answers, pair, referenced
+from train.preferences import pair, referenced, small_model
 from train.trl_oracle import BATCH, begun, in_order, ours, theirs
 from tunewise.contracts.fine_tuning import DpoLoss
 from tunewise.contracts.run import BaseModelRef, DpoObjective
@@ -25,7 +25,7 @@ PAIRS, STEPS, BETA = 24, 50, 0.2
 
 @pytest.fixture(scope="module")
 def model(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> BaseModelRef:
-    return ending_with_answers(tiny_model, tmp_path_factory.mktemp("models") / "ending")
+    return small_model(tiny_model, tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
 from train.making import write_rows
-from train.preferences import ending_with_answers, labelled, referenced
+from train.preferences import labelled, referenced, small_model
 from train.trl_oracle import BATCH, begun, in_order, ours, theirs
 from tunewise.contracts.run import BaseModelRef, DataFile, KtoObjective
 from tunewise.data.template import Rendered, Template
@@ -24,7 +24,7 @@ OBJECTIVE = KtoObjective(beta=0.2, desirable_weight=1.5, undesirable_weight=0.7)
 
 @pytest.fixture(scope="module")
 def model(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> BaseModelRef:
-    return ending_with_answers(tiny_model, tmp_path_factory.mktemp("models") / "ending")
+    return small_model(tiny_model, tmp_path_factory.mktemp("models") / "small")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tunewise.train.criterion import Criterion, Unit
 from tunewise.train.plan import step_rows
 from tunewise.train.step import accumulate_gradients, clip_gradients
 
-BATCH, RATE, SEED = 2, 5e-3, 0
+BATCH, RATE, SEED = 4, 5e-3, 0
 
 
 class Told(NamedTuple):
