@@ -1,5 +1,6 @@
 """Options that do not go together, and the same options where they do."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ PARENT = "ft:base:org::1"
 CONFLICTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"early_stopping_patience": 1}, {"has_validation": False}, "early_stopping_patience"),
     ({"sharding": "fsdp"}, {}, "sharding"),
+    ({"sharding": "fsdp", "processes": 2, "weights": "full"}, {}, "sharding"),
     ({"weights": "full", "lora": {"dora": True}}, {}, "lora"),
     ({"weights": "full", "dtype": "bfloat16"}, {}, "dtype"),
     ({"weights": "full", "sharding": "fsdp", "processes": 2}, {}, "sharding"),
@@ -44,6 +46,16 @@ def test_a_conflict_is_told_by_the_option_that_is_to_go(
     assert found is not None
     assert found.option == named
     assert "leave" in found.message
+
+
+def test_a_tracker_without_its_package_is_refused_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = TrainingOptions(trackers=("tensorboard", "wandb"))
+    assert conflict(asked, has_validation=True, parent=None) is None
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    found = conflict(asked, has_validation=True, parent=None)
+    assert found is not None
+    assert (found.code, found.option) == ("tracker_unavailable", "trackers")
+    assert "pip install 'tunewise[wandb]'" in found.message
 
 
 @pytest.mark.parametrize(("options", "around"), FITTING)

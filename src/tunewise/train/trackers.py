@@ -12,6 +12,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import assert_never
 
+from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
 from pydantic import Field
 
@@ -118,6 +119,7 @@ class Trackers:
         """`before`: the last step that was told, 0 in a new run."""
         directory = self._directory / name
         directory.mkdir(parents=True, exist_ok=True)
+        PartialState(cpu=True)  # Accelerate's trackers log nothing, and fail, before it is there
         tracker = _make(name, directory, self._run, self._told, before)
         tracker.start()
         if isinstance(tracker, MLflowTracker):
