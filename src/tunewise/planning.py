@@ -151,7 +151,6 @@ def resolve(
         early_stopping_patience=request.early_stopping_patience,
         threads=machine.cores,
         activation_checkpointing=request.activation_checkpointing,
-        compile=request.compile,
         processes=request.processes,
         sharding=request.sharding,
         trackers=request.trackers,

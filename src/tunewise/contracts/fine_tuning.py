@@ -199,7 +199,6 @@ class TrainingOptions(Frozen):
     activation_checkpointing: Auto | bool = Field(
         default="auto", description="Compute activations twice and keep none; by default where memory is short."
     )
-    compile: bool = Field(default=False, description="Compile the layers with torch.compile.")
     processes: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="Trainers that share each step's rows."
     )

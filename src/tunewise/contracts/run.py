@@ -188,7 +188,6 @@ class TrainSpec(Frozen):
     activation_checkpointing: Literal["auto"] | bool = Field(
         default="auto", description="Changes no bit of the result, so it may be left to the machine at hand."
     )
-    compile: bool = False
     processes: PositiveInt = 1
     sharding: Sharding = "ddp"
     trackers: tuple[Tracker, ...] = ()

@@ -43,7 +43,6 @@ TITLES = {
     "max_grad_norm": said("Largest gradient"),
     "dtype": said("Number format"),
     "activation_checkpointing": said("Save memory by computing twice"),
-    "compile": said("Compile the layers"),
     "processes": said("Processes"),
     "sharding": said("How processes share"),
     "checkpoint_minutes": said("Minutes between checkpoints"),
