@@ -1,6 +1,6 @@
 """Kill -9 a training run of the real base model again and again, and compare the weights with a straight run's.
 
-    python -m benchmarks.kill_and_resume [--rows FILE] [--limit 24] [--kills 2] [--seed 0]
+    python benchmarks/kill_and_resume.py [--rows FILE] [--limit 24] [--kills 2] [--seed 0]
 
 The same is tested on a tiny model, ten times, in tests/train/test_resume.py. The last line of the output is one JSON
 object; the exit code is 1 where any weight differs.
@@ -15,8 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.train_vs_trl import DATA, make_spec
-
+from train_sides import DATA, make_spec
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.run import RunResult, TrainSpec
 from tunewise.machine import probe

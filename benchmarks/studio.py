@@ -1,6 +1,6 @@
 """How soon a page of the studio can be used, with 1,000 runs in the list.
 
-    python -m benchmarks.studio [--runs 1000] [--rounds 5]
+    python benchmarks/studio.py [--runs 1000] [--rounds 5]
 
 `tunewise up` is started over a database with that many runs, each with a few events, and looked at with a real
 Chromium. For each page, `interactive`: seconds from the navigation until what it shows is there and its socket is
@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.api import fill, server, up_command
 from playwright.sync_api import BrowserContext, Page, sync_playwright
 
+from api import fill, server, up_command
 from tunewise.web.frame import PLACES
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]

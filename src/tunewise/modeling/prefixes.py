@@ -4,7 +4,7 @@ What a token's hidden state is depends on the tokens before it and on nothing el
 that two answers are compared on, is the same in every row that begins with it; gradients add up where rows meet. Rows
 become a tree of segments, each a stretch of tokens that continues another. Whatever makes equal tokens different
 (dropout, noise) must not share. Knows ids only. Exactness: tests/modeling/test_prefixes.py; the yield:
-benchmarks/train_growth.py.
+benchmarks/train_prefix.py.
 """
 
 from collections import defaultdict
