@@ -160,13 +160,15 @@ def read_examples(path: Path) -> Iterator[tuple[int, ChatExample]]:
         yield line, examples_of(row)[0]
 
 
-def read_conversations(path: Path) -> list[ChatExample]:
-    """Every row that alternatives to training may learn from: of plain text none.
+def read_conversations(path: Path) -> Iterator[ChatExample]:
+    """Each row that alternatives to training may learn from: no plain text, and no answer that is not wanted.
 
     Raises:
         DataError: at the first bad row, or when the file cannot be read at all.
     """
-    return [] if detect_format(path) == "text" else [example for _, example in read_examples(path)]
+    for _, row in read_rows(path):
+        if not isinstance(row, Answered) or row.wanted:
+            yield from examples_of(row)[:1]
 
 
 def read_texts(path: Path) -> Iterator[tuple[int, str]]:

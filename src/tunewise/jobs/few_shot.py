@@ -12,7 +12,7 @@ import msgspec
 from tunewise.contracts.chat import ChatExample, Json, Message
 from tunewise.contracts.jobs import Caller
 from tunewise.data.conversation import text_of
-from tunewise.data.formats import read_examples
+from tunewise.data.formats import read_conversations
 from tunewise.errors import RequestError
 from tunewise.evaluate.arms import choose_examples, few_shot_messages
 from tunewise.evaluate.rows import EvalRow
@@ -36,7 +36,7 @@ def training_rows(platform: Platform, caller: Caller, model: str, count: int) ->
     """`count` rows that a tuned model was trained on, or as many as there are; the same ones each time.
 
     Raises:
-        RequestError: model_not_found; no_training_file, where it is another project's or was deleted.
+        RequestError: model_not_found; no_training_file, where it is another project's or was deleted; no_examples.
         DataError: the file cannot be read.
         EvaluationError: no row ends in an assistant's text.
     """
@@ -48,7 +48,11 @@ def training_rows(platform: Platform, caller: Caller, model: str, count: int) ->
             param="model",
         )
     path = platform.rows_of(found.training_file.id)
-    rows = [example for _, example in islice(read_examples(path), ROWS_READ)]
+    rows = list(islice(read_conversations(path), ROWS_READ))
+    if not rows:
+        raise RequestError(
+            "no_examples", f"{model!r} was trained on rows without a question and an answer to show", param="model"
+        )
     first = rows[0].messages[0]
     system = text_of(first.content) if first.__struct_config__.tag in ("system", "developer") else None
     return Shown(found.model.base, tuple(choose_examples(rows, count, seed=SEED)), system)
@@ -59,4 +63,6 @@ def with_examples(conversation: Sequence[Json], examples: Sequence[ChatExample])
     messages = tuple(msgspec.convert(list(conversation), list[Message]))
     row = EvalRow(line=0, messages=messages, tools=None, reference="", item={})
     made: list[Json] = msgspec.to_builtins(list(few_shot_messages(row, examples)))
-    return [{name: value for name, value in message.items() if value is not None} for message in made]
+    return [
+        {name: value for name, value in message.items() if value is not None and name != "weight"} for message in made
+    ]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from tunewise.contracts.chat import ChatExample
 from tunewise.contracts.check import CheckReport, Finding, Split
 from tunewise.data.check import Limits, check
+from tunewise.data.fitting import HELD
 from tunewise.data.formats import read_conversations
 from tunewise.errors import DataError, EvaluationError
 from tunewise.evaluate import floors
@@ -98,7 +99,20 @@ def _check(lab: Lab) -> CheckReport:
         lab.watcher.reused("check", f"{len(report.findings)} findings")
     if report.errors:
         raise _data_errors(lab, report)
+    _refuse_unasked(report)
     return report
+
+
+def _refuse_unasked(report: CheckReport) -> None:
+    """Of a test row the question is asked and the answer graded by; some rows have no question, or no right answer."""
+    for file in report.files:
+        if file.split == "test" and file.format in {"labelled", "text"}:
+            raise DataError(
+                "invalid_file_format",
+                f"{file.path.name}: holds {HELD[file.format]}, and test rows need a question and the answer that is "
+                "wanted; give conversations or preference pairs",
+                param="data.test",
+            )
 
 
 def _data_errors(lab: Lab, report: CheckReport) -> DataError:
@@ -132,7 +146,7 @@ def _freeze(lab: Lab) -> tuple[list[EvalRow], list[ChatExample], str]:
     _refuse_tools(data.test, rows)
     frozen = freeze(rows)
     lab.watcher.stage("freeze", f"{len(rows)} test rows, sha256 {frozen[:12]}")
-    train = read_conversations(data.train)
+    train = list(read_conversations(data.train))
     answers = floors.train_answers(train)
     for grader in lab.config.graders:
         graded = score_references(grader, rows, train_answers=answers)

@@ -106,7 +106,7 @@ def try_grader(
     known: list[str] = []
     if training_file is not None:
         path = stored_path(platform, caller, training_file, "train")[1]
-        known = list(floors.train_answers(read_conversations(path)))
+        known = floors.train_answers(list(read_conversations(path)))
     return grade(grader, [row], [answer], train_answers=known).rows[0]
 
 
