@@ -2,7 +2,7 @@
 
 A row is computed by itself, so that its states depend on nothing but its ids, and a run that is gone on with finds the
 same bits. What does not fit in memory is kept in a file without a name, which ends with the process. Exactness:
-tests/modeling/test_trunk.py; the yield: docs/performance.md. Knows ids and states; nothing of steps or losses.
+tests/modeling/test_trunk.py; its yield is not measured yet. Knows ids and states; nothing of steps or losses.
 """
 
 import tempfile
