@@ -8,6 +8,7 @@ from typing import assert_never
 
 from tunewise.contracts.check import Estimate, FittedRows
 from tunewise.contracts.fine_tuning import (
+    PREFERENCES,
     Dpo,
     Dtype,
     Kto,
@@ -45,7 +46,6 @@ DEFAULT_BETA = 0.1
 # A preference moves a model that can speak already, and a full update moves every weight: both need smaller steps.
 PREFERENCE_RATE_SHARE = 0.1
 FULL_RATE_SHARE = 0.05
-PREFERENCES: tuple[MethodType, ...] = ("dpo", "orpo", "kto")
 FULL_BATCH = 8
 LEAST_STEPS_PER_EPOCH = 50
 # Tokens of a block of plain text: as many as are computed at once.

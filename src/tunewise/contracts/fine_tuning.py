@@ -90,6 +90,7 @@ class Pretraining(Frozen):
 
 MethodSettings: TypeAlias = Supervised | Dpo | Orpo | Kto | Pretraining
 METHOD_TYPES: tuple[MethodType, ...] = get_args(MethodType)
+PREFERENCES: tuple[MethodType, ...] = ("dpo", "orpo", "kto")
 
 
 def _is_absent(settings: MethodSettings | None) -> bool:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from tunewise.contracts.autotrain import Fate, KeyFate, Translation
-from tunewise.contracts.fine_tuning import Method, MethodType, Tracker, TrainingRequest, Weights
+from tunewise.contracts.fine_tuning import PREFERENCES, Method, MethodType, Tracker, TrainingRequest, Weights
 from tunewise.errors import ConfigError
-from tunewise.planning import DEFAULT_BETA, PREFERENCES, base_learning_rate
+from tunewise.planning import DEFAULT_BETA, base_learning_rate
 from tunewise.settings import missing_packages, secret
 
 TASKS = ("llm", "llm-sft", "llm-generic", "llm-dpo", "llm-orpo")

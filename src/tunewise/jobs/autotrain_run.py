@@ -13,6 +13,7 @@ import msgspec
 import yaml
 
 from tunewise.contracts.autotrain import Prepared, Translation
+from tunewise.contracts.fine_tuning import PREFERENCES
 from tunewise.contracts.importing import ColumnMapping
 from tunewise.data.columns import named
 from tunewise.data.convert import convert, detect, unanswered
@@ -20,7 +21,6 @@ from tunewise.data.tables.hub import fetch, is_hub_id
 from tunewise.errors import DataError
 from tunewise.jobs import autotrain_text
 from tunewise.jobs.stages import write_whole
-from tunewise.planning import PREFERENCES
 from tunewise.settings import Settings
 
 LEAST_ROWS = 30

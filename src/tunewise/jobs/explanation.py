@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tunewise import planning
 from tunewise.contracts.check import FittedRows
-from tunewise.contracts.fine_tuning import Method, TrainingRequest
+from tunewise.contracts.fine_tuning import PREFERENCES, Method, TrainingRequest
 from tunewise.contracts.run import TrainSpec
 from tunewise.machine import Machine
 
@@ -64,7 +64,7 @@ def _hyperparameter_reasons(request: TrainingRequest, spec: TrainSpec, rows: int
 def _rate_reason(request: TrainingRequest) -> str:
     asked = request.method.hyperparameters.learning_rate_multiplier
     parts = [f"{planning.BASE_LEARNING_RATE:g}, which served the shipped example well"]
-    if request.method.type in planning.PREFERENCES:
+    if request.method.type in PREFERENCES:
         parts.append(f"times {planning.PREFERENCE_RATE_SHARE:g}: preferences move a model that can speak already")
     if request.weights == "full":
         parts.append(f"times {planning.FULL_RATE_SHARE:g}: every weight moves")

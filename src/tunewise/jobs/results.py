@@ -11,12 +11,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
-from tunewise.contracts.fine_tuning import MethodType
+from tunewise.contracts.fine_tuning import PREFERENCES, MethodType
 from tunewise.contracts.jobs import Job, StoredFile
 from tunewise.contracts.run import REWARD_METRICS, TEXT_METRICS
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.stages import sync_directory
-from tunewise.planning import PREFERENCES
 from tunewise.store.rows import new_id, now
 
 Dialect: TypeAlias = Literal["openai", "azure"]
