@@ -31,7 +31,7 @@ from train_sides import DATA, make_spec, steps_of, train
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.run import BaseModelRef, TrainSpec
 from tunewise.machine import probe
-from tunewise.modeling.loading import backbone, head_weight, torch_dtype
+from tunewise.modeling.loading import backbone, torch_dtype
 from tunewise.modeling.loss import CHUNK_TOKENS
 from tunewise.settings import get_settings
 from tunewise.train.plan import PART_TOKENS
@@ -90,8 +90,9 @@ def work_of(model: BaseModelRef) -> Work:
     for layer in backbone(empty).modules():
         if isinstance(layer, nn.Linear):
             work.trunk.update(both_ways(PART_TOKENS, layer.in_features, layer.out_features))
-    outputs, inputs = head_weight(empty).shape
-    work.head.update(both_ways(CHUNK_TOKENS, inputs, outputs))
+    head = empty.get_output_embeddings()
+    assert isinstance(head, nn.Linear)
+    work.head.update(both_ways(CHUNK_TOKENS, head.in_features, head.out_features))
     return work
 
 

@@ -149,4 +149,4 @@ def test_plain_text_is_refused_where_conversations_are_read(tmp_path: Path) -> N
     with pytest.raises(DataError, match="choose the method pretraining") as caught:
         list(read_examples(write(tmp_path / "train.jsonl", ["Once upon a time"])))
     assert caught.value.code == "plain_text"
-    assert read_conversations(tmp_path / "train.jsonl") == []
+    assert list(read_conversations(tmp_path / "train.jsonl")) == []

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from transformers import AutoTokenizer
@@ -36,7 +37,7 @@ CALL = ToolCall(id="call_Rome", function=FunctionCall(name="weather", arguments=
 OTHER_CALL = ToolCall(id="call_Oslo", function=FunctionCall(name="weather", arguments='{"city": "Oslo"}'))
 
 
-def turns(first_weight: int | None = None) -> list[Message]:
+def turns(first_weight: Literal[0, 1] | None = None) -> list[Message]:
     return [
         UserMessage(content="Is it raining in Rome?"),
         AssistantMessage(content="No.", weight=first_weight),
@@ -45,7 +46,7 @@ def turns(first_weight: int | None = None) -> list[Message]:
     ]
 
 
-def with_system(first_weight: int | None = None) -> list[Message]:
+def with_system(first_weight: Literal[0, 1] | None = None) -> list[Message]:
     return [SystemMessage(content="Be brief."), *turns(first_weight)]
 
 
@@ -131,11 +132,11 @@ def test_ids_equal_those_of_transformers(name: str, family_model: Callable[[str]
     directory = family_model(name).path
     template, tokenizer = Template.load(directory), AutoTokenizer.from_pretrained(directory)
     for messages in (turns(0), with_system(0), with_system(0)[:3]):
-        plain = [
+        plain: list[dict[str, Any]] = [
             {"role": type(message).__name__.removesuffix("Message").lower(), "content": message.content}
             for message in messages
         ]
-        text = tokenizer.apply_chat_template(plain, tokenize=False, enable_thinking=False)
+        text = str(tokenizer.apply_chat_template(plain, tokenize=False, enable_thinking=False))
         text = re.sub("(?<=Today Date: ).*", TODAY.strftime("%d %b %Y"), text)
         theirs = tokenizer(text, add_special_tokens=False)["input_ids"]
         weighted = [AssistantMessage(content=m.content) if m is messages[-1] else m for m in messages]

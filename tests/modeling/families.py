@@ -8,7 +8,7 @@ format (control tokens, order, where a system message and tools go); their texts
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -104,7 +104,7 @@ def sentence_pieces(special: tuple[str, ...], *, rstrip: bool = False) -> Tokeni
     trainer = trainers.BpeTrainer(vocab_size=80 + LEARNED_TOKENS, show_progress=False)
     learner.train_from_iterator(CORPUS, trainer)
     tokens = [*special, *BYTES, *(token for token, _ in sorted(learner.get_vocab().items(), key=lambda item: item[1]))]
-    merges = [tuple(merge) for merge in _merges(learner)]
+    merges = [(left, right) for left, right in _merges(learner)]
     tokenizer = Tokenizer(
         models.BPE(
             vocab={token: place for place, token in enumerate(tokens)},
@@ -123,10 +123,10 @@ def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
     return merges
 
 
-SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SHAPE: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
-def _llama(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _llama(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     rope = {
         "rope_type": "llama3",
         "rope_theta": 500_000.0,
@@ -146,7 +146,7 @@ def _llama(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
     )
 
 
-def _qwen2(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _qwen2(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     return Qwen2Config(
         vocab_size=vocabulary,
         num_key_value_heads=2,
@@ -158,7 +158,7 @@ def _qwen2(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
     )
 
 
-def _qwen3(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _qwen3(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     return Qwen3Config(
         vocab_size=vocabulary,
         num_key_value_heads=2,
@@ -171,7 +171,7 @@ def _qwen3(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
     )
 
 
-def _gemma3(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _gemma3(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     return Gemma3TextConfig(
         vocab_size=vocabulary,
         num_key_value_heads=1,
@@ -191,7 +191,7 @@ def _gemma3(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
     )
 
 
-def _phi3(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _phi3(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     return Phi3Config(
         vocab_size=vocabulary,
         num_key_value_heads=4,
@@ -204,7 +204,7 @@ def _phi3(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
     )
 
 
-def _phi4(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _phi4(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     rope = {
         "rope_type": "longrope",
         "rope_theta": 10_000.0,
@@ -226,7 +226,7 @@ def _phi4(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
     )
 
 
-def _mistral(vocabulary: int, ids: dict[str, int]) -> PreTrainedConfig:
+def _mistral(vocabulary: int, ids: dict[str, Any]) -> PreTrainedConfig:
     return MistralConfig(
         vocab_size=vocabulary,
         num_key_value_heads=2,
@@ -285,26 +285,25 @@ def make(family: Family, directory: Path) -> None:
     tokenizer = family.tokenizer(family.special)
     write_tokenizer(family, tokenizer, directory)
     pad, begin, end = (tokenizer.token_to_id(token) for token in family.special[:3])
-    config = family.config(
-        tokenizer.get_vocab_size(), {"pad_token_id": pad, "bos_token_id": begin, "eos_token_id": end}
-    )
+    ids: dict[str, Any] = {"pad_token_id": pad, "bos_token_id": begin, "eos_token_id": end}
+    config = family.config(tokenizer.get_vocab_size(), ids)
     with torch.random.fork_rng():
         torch.manual_seed(11)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
         for name, weight in model.named_parameters():
             if "norm" in name or name.endswith(".bias"):
                 weight.data += 0.2 * torch.randn_like(weight)
             else:
                 weight.data = 0.15 * torch.randn_like(weight)
     stops = [tokenizer.token_to_id(token) for token in family.stops]
-    model.generation_config = GenerationConfig(eos_token_id=stops, bos_token_id=begin)
+    model.generation_config = GenerationConfig(eos_token_id=stops, bos_token_id=begin)  # type: ignore[no-untyped-call]
     model.save_pretrained(directory)
 
 
 def write_tokenizer(family: Family, tokenizer: Tokenizer, directory: Path) -> None:
     """The tokenizer's files and the family's template."""
     unknown, begin, end = family.special[:3]
-    PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=begin,
         eos_token=end,

@@ -42,13 +42,20 @@ def test_it_is_given_when_asked_for_and_named_when_not(plain: Path, settings: Se
     assert not (plain / "chat_template.jinja").exists()
 
 
+def embeddings(directory: Path) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    embedding = model.get_input_embeddings()
+    assert isinstance(embedding, torch.nn.Embedding)
+    return embedding.weight
+
+
 def test_the_tokens_are_added_with_rows_that_mean_something(plain: Path, settings: Settings) -> None:
     given = find(str(plain), settings, chatml=True)
     template = Template.load(given.path)
     start, end = (template.tokenizer.token_to_id(token) for token in (START, END))
     assert given.added_tokens == (start, end)
-    before = AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32).get_input_embeddings().weight
-    after = AutoModelForCausalLM.from_pretrained(given.path, dtype=torch.float32).get_input_embeddings().weight
+    before = embeddings(plain)
+    after = embeddings(given.path)
     torch.testing.assert_close(after[: len(before)], before)
     torch.testing.assert_close(after[end], before[template.tokenizer.token_to_id("<eos>")])
     torch.testing.assert_close(after[start], before.mean(0))
@@ -82,5 +89,5 @@ def test_it_is_trained_and_hosted_and_stops_at_its_own_end_token(
     assert result.finish_reasons == ["stop"]
     saved = load_file(adapter / "adapter_model.safetensors")
     (values,) = (tensor for name, tensor in saved.items() if "trainable_tokens" in name)
-    began = AutoModelForCausalLM.from_pretrained(given.path, dtype=torch.float32).get_input_embeddings().weight
+    began = embeddings(given.path)
     assert (values - began[list(given.added_tokens)]).norm(dim=1).gt(0.01).all()

@@ -23,7 +23,7 @@ def add_chatml(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 
     `<|im_end|>` begins as the model's own end token, whose meaning is the nearest; `<|im_start|>` as the mean of all.
     """
-    known = cast(dict[str, int], tokenizer.get_vocab())  # type: ignore[no-untyped-call]
+    known = tokenizer.get_vocab()
     missing = [token for token in (START, END) if token not in known]
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing], special_tokens=True)
     begins = tokenizer.bos_token_id in cast(list[int], tokenizer("")["input_ids"])
@@ -36,7 +36,7 @@ def add_chatml(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> li
 
 @torch.no_grad()
 def _make_rows(model: PreTrainedModel, tokens: dict[str, int], end: int) -> None:
-    before = model.get_input_embeddings().weight.shape[0]  # type: ignore[no-untyped-call]
+    before = cast(nn.Embedding, model.get_input_embeddings()).num_embeddings
     if max(tokens.values()) >= before:
         resize: Any = model.resize_token_embeddings
         resize(max(tokens.values()) + 1, mean_resizing=False)

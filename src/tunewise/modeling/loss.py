@@ -63,7 +63,7 @@ class _HeadLoss(torch.autograd.Function):
                     grad_columns[chunk] = grad_logits[:, indices]
                     grad_logits[:, indices] = 0
                 grad_hidden[chunk] = grad_logits @ head
-        if grad_hidden is not None and rows is not None:
+        if grad_hidden is not None and grad_columns is not None and rows is not None:
             grad_hidden.addmm_(grad_columns, rows.to(head.dtype))
         ctx.save_for_backward(grad_hidden, grad_columns, None if rows is None else hidden)
         ctx.mark_non_differentiable(correct)

@@ -27,7 +27,7 @@ def peft_option(model: PreTrainedModel, tokens: Sequence[int]) -> dict[str, list
     """What PEFT's `trainable_token_indices` is to be; an output head of its own has rows of its own."""
     if not tokens:
         return None
-    modules = [cast(nn.Module, model.get_input_embeddings())]  # type: ignore[no-untyped-call]
+    modules: list[nn.Module] = [model.get_input_embeddings()]
     if not model.config.get_text_config().tie_word_embeddings:
         modules.append(cast(nn.Module, model.get_output_embeddings()))  # type: ignore[no-untyped-call]
     names = [name for name, module in model.named_modules() if any(module is one for one in modules)]
@@ -43,7 +43,7 @@ def use_rows_in_place(adapted: nn.Module) -> None:
 
 def frozen_module(module: nn.Module) -> nn.Module:
     """The embedding or head itself, without what PEFT may have put around it."""
-    return cast(nn.Module, _layer(module).base_layer) if isinstance(module, TrainableTokensWrapper) else module
+    return _layer(module).base_layer if isinstance(module, TrainableTokensWrapper) else module
 
 
 def trained_rows(module: nn.Module) -> TokenRows | None:
@@ -57,7 +57,8 @@ def trained_rows(module: nn.Module) -> TokenRows | None:
 
 
 def _layer(wrapper: TrainableTokensWrapper) -> TrainableTokensLayer:
-    return cast(TrainableTokensLayer, wrapper.token_adapter)
+    layer: TrainableTokensLayer = wrapper.token_adapter
+    return layer
 
 
 def _embed(wrapper: TrainableTokensWrapper, ids: Tensor) -> Tensor:

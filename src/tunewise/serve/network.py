@@ -192,7 +192,9 @@ def _context_length(config: PreTrainedConfig) -> int:
     longest: int = config.max_position_embeddings
     rope: dict[str, Any] = config.to_dict().get("rope_parameters") or {}
     by_layer = [part for part in rope.values() if isinstance(part, dict)] or [rope]
-    first = [part["original_max_position_embeddings"] for part in by_layer if part.get("rope_type") == "longrope"]
+    first: list[int] = [
+        part["original_max_position_embeddings"] for part in by_layer if part.get("rope_type") == "longrope"
+    ]
     return min([longest, *first])
 
 

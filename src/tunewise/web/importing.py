@@ -133,7 +133,7 @@ class Importing:
 
     async def _changed(self) -> None:
         """What the person says goes before every guess."""
-        target: Target = get_args(Target)[list(get_args(Target)).index(self._to.value)]
+        target = self._target()
         chosen = {role: field.value or "" for role, field in self._columns.items()}
         system = {"system_text": self._system.value.strip() or None}
         said = self._said.model_copy(update={"to": target} | system | chosen)
@@ -142,10 +142,14 @@ class Importing:
         self._said = said
         await self._show(await self._visit.ask(datasets.look, self._file.id, self._said))
 
+    def _target(self) -> Target:
+        target: Target = get_args(Target)[list(get_args(Target)).index(self._to.value)]
+        return target
+
     async def _show(self, found: Detected) -> None:
         """Fill in what was found, ask what is open, and show the first rows where nothing is."""
         self._mapping = found.mapping
-        to = self._to.value if found.mapping is None else found.mapping.to
+        to = (found.mapping and found.mapping.to) or self._target()
         for role, field in self._columns.items():
             field.set_visibility(role not in UNUSED[to])
         if found.mapping is not None:
