@@ -1,4 +1,4 @@
-"""Training speed against TRL, LLaMA-Factory and litgpt, each at the settings that are fastest on a CPU.
+"""Training speed against TRL, LLaMA-Factory and litgpt, each with settings for a CPU.
 
     python benchmarks/train_vs_peers.py --environments DIR [--rows FILE] [--limit 96] [--repeat 3]
                                         [--peers trl llamafactory litgpt] [--variants]
@@ -25,9 +25,9 @@ imports and loading. What the peers do otherwise: litgpt clips no gradients, and
 is the mean of the parts' means; `grouped` variants put the rows into other steps, so that only the mean of their losses
 compares.
 
-`--variants` runs every variant below instead of each peer's best on machine A of docs/performance.md, which has the
-figures that made them the best. The ratio is ours against the fastest side of them all. The last line is one JSON
-object.
+`--variants` runs every variant below instead of one for each peer. Which one that is was chosen by what its settings
+leave out, and not by measuring all of them: where the ratio matters, run `--variants` first. The ratio is ours against
+the fastest side of those that ran. The last line is one JSON object.
 """
 
 import argparse
@@ -58,10 +58,10 @@ GROUPED: Settings = {"train_sampling_strategy": "group_by_length"}
 
 
 class Peer(NamedTuple):
-    """A peer: its driver, its settings for each variant by its own names, and which of them is fastest on a CPU."""
+    """A peer: its driver, its settings for each variant by its own names, and the variant that runs unasked."""
 
     script: str
-    best: str
+    unasked: str
     variants: Mapping[str, Settings]
 
 
@@ -76,7 +76,7 @@ def peers(dtype: Dtype) -> dict[str, Peer]:
     return {
         "trl": Peer(
             script="peer_trl.py",
-            best="eager",
+            unasked="eager",
             variants={
                 "checkpointing": trl | sdpa | {"gradient_checkpointing": True},
                 "sdpa": trl | sdpa,
@@ -88,7 +88,7 @@ def peers(dtype: Dtype) -> dict[str, Peer]:
         ),
         "llamafactory": Peer(
             script="peer_llamafactory.py",
-            best="eager",
+            unasked="eager",
             variants={
                 "checkpointing": llamafactory | {"flash_attn": "sdpa", "disable_gradient_checkpointing": False},
                 "sdpa": llamafactory | {"flash_attn": "sdpa"},
@@ -101,7 +101,7 @@ def peers(dtype: Dtype) -> dict[str, Peer]:
         ),
         "litgpt": Peer(
             script="peer_litgpt.py",
-            best="parts_of_8",
+            unasked="parts_of_8",
             variants={
                 "parts_of_8": litgpt,
                 "parts_of_4": litgpt | {"train": {"micro_batch_size": 4}},
@@ -117,7 +117,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--environments", type=Path, required=True, help="directory of the peers' environments")
     parser.add_argument("--peers", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--variants", nargs="*", help="those named, or all; default: each peer's best")
+    parser.add_argument("--variants", nargs="*", help="those named, or all; default: one for each peer")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory, turns = Path(name), count()
@@ -143,9 +143,9 @@ def peer_sides(directory: Path, options: argparse.Namespace, dtype: Dtype) -> It
 
 
 def chosen(peer: Peer, asked: list[str] | None) -> list[str]:
-    """The variants to run: those asked for, all for an empty list, the best where nothing is asked."""
+    """The variants to run: those asked for, all for an empty list, the one that runs unasked where nothing is asked."""
     if asked is None:
-        return [peer.best]
+        return [peer.unasked]
     return asked or list(peer.variants)
 
 
