@@ -108,7 +108,7 @@ def find(name: str, settings: Settings, *, notify: Notify = _quiet, chatml: bool
 
     `name` is a catalogue name, a directory, a `.gguf` file or a hub id (`owner/name[@revision]`), tried in that order.
     `notify` is told once when something slow begins, and of a licence that is not a free one. `chatml`: a model without
-    a chat template is given ChatML (docs/adr/0017); once that is done, the name means that model.
+    a chat template is given ChatML (docs/adr/0020); once that is done, the name means that model.
 
     Raises:
         ModelError: it is unknown, damaged, has no tokenizer or chat template, has pickled weights only, cannot be
