@@ -32,7 +32,10 @@ def test_list_shows_the_default_model(smollm2: BaseModelRef) -> None:
 @pytest.mark.usefixtures("empty_home")
 def test_a_model_that_was_never_pulled_is_listed_as_installed_and_not_shown() -> None:
     listings = json.loads(RUNNER.invoke(app, ["models", "list", "--json"]).stdout)
-    assert [listing["state"] for listing in listings] == ["installed"]
+    assert [(one["name"], one["state"]) for one in listings] == [
+        ("smollm2-135m-instruct", "installed"),
+        ("gemma-3-270m", "absent"),
+    ]
     result = RUNNER.invoke(app, ["models", "show", "smollm2-135m-instruct"])
     assert result.exit_code == 4
     assert "tunewise models pull smollm2-135m-instruct" in result.stderr

@@ -202,13 +202,13 @@ def test_a_body_that_is_no_json_object_and_a_wrong_path_get_openais_envelope(ser
 def test_an_adapter_is_loaded_used_and_unloaded_at_run_time(server: Server, adapters: dict[str, Path]) -> None:
     began = time.monotonic()
     loaded = httpx.post(
-        server.base_url + "/load_lora_adapter", json={"lora_name": "late", "lora_path": str(adapters["third"])}
+        server.base_url + "/load_lora_adapter", json={"lora_name": "late", "lora_path": str(adapters["all"])}
     )
     assert loaded.status_code == 200
     assert time.monotonic() - began < 1
     assert ask(server.client, model="late").choices[0].message.content != ask(server.client).choices[0].message.content
     twice = httpx.post(
-        server.base_url + "/load_lora_adapter", json={"lora_name": "late", "lora_path": str(adapters["third"])}
+        server.base_url + "/load_lora_adapter", json={"lora_name": "late", "lora_path": str(adapters["all"])}
     )
     assert (twice.status_code, twice.json()["error"]["code"]) == (400, "adapter_exists")
     assert httpx.post(server.base_url + "/unload_lora_adapter", json={"lora_name": "late"}).status_code == 200

@@ -63,10 +63,10 @@ def test_steps_equal_the_formula_of_the_paper(tiny_model: BaseModelRef, units: l
         optimizer.zero_grad()
     assert told.losses == pytest.approx(losses, rel=1e-4)
     assert told.norms == pytest.approx(norms, rel=1e-4)
-    assert told.losses[-1] < 0.9 * told.losses[0]
+    assert told.losses[-1] < 0.95 * told.losses[0]
 
 
-@pytest.mark.filterwarnings("ignore::trl.experimental.TRLExperimentalWarning")
+@pytest.mark.filterwarnings("ignore::trl.import_utils.TRLExperimentalWarning")
 def test_the_odds_ratio_is_that_of_trl() -> None:
     from trl.experimental.orpo import ORPOTrainer
 
