@@ -13,23 +13,19 @@ is the chosen tokens' plain or smoothed loss, as it was trained. The last line o
 import argparse
 import json
 import math
-import signal
-import subprocess
-import sys
 import tempfile
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pausable_run import kept, make_run, manifest_in, train_or_exit
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.fine_tuning import Hyperparameters, Method, Pretraining, Supervised, TrainingRequest
-from tunewise.contracts.run import DataFile, RunResult, TrainSpec
+from tunewise.contracts.run import RunResult, TrainSpec
 from tunewise.data.template import Template
-from tunewise.machine import probe
 from tunewise.modeling.loading import load_frozen
-from tunewise.planning import longest_row, resolve
+from tunewise.planning import longest_row
 from tunewise.settings import get_settings
 from tunewise.train.methods import criterion
 from tunewise.train.rows import load_rows
@@ -44,11 +40,7 @@ def main() -> None:
         directory.mkdir(parents=True, exist_ok=True)
         spec = prepared(directory, options)
         before = measured_before(directory, spec)
-        code = train(directory)
-        if code:
-            print(f"paused or failed with exit code {code}: {directory}")
-            raise SystemExit(code)
-        told(spec, before, RunResult.model_validate_json((directory / "result.json").read_bytes()))
+        told(spec, before, train_or_exit(directory))
 
 
 def parsed() -> argparse.Namespace:
@@ -73,9 +65,9 @@ def parsed() -> argparse.Namespace:
 
 def prepared(directory: Path, options: argparse.Namespace) -> TrainSpec:
     """The run's files and its manifest, or those that are there."""
-    path = directory / "spec.json"
-    if path.exists():
-        return TrainSpec.model_validate_json(path.read_bytes())
+    made = manifest_in(directory)
+    if made is not None:
+        return made
     is_text = options.method == "pretraining"
     files = [
         kept(directory / name, text_slice(source, kilobytes * 1000) if is_text else rows_slice(source, rows))
@@ -85,18 +77,14 @@ def prepared(directory: Path, options: argparse.Namespace) -> TrainSpec:
         )
     ]
     base = find(DEFAULT_MODEL, get_settings())
-    spec = resolve(
+    return make_run(
+        directory,
         TrainingRequest(method=method(options)),
-        base_model=base,
-        train_file=files[0],
-        valid_file=files[1],
+        base,
+        train=files[0],
+        valid=files[1],
         max_tokens=longest_row(options.method, base.context_length),
-        overlong="error",
-        machine=probe(),
-        versions={},
     )
-    path.write_text(spec.model_dump_json(indent=1))
-    return spec
 
 
 def method(options: argparse.Namespace) -> Method:
@@ -130,12 +118,6 @@ def rows_slice(source: Path, rows: int) -> list[str]:
     return source.read_text(encoding="utf-8").split("\n")[:rows]
 
 
-def kept(path: Path, lines: list[str]) -> DataFile:
-    """The slice as a file, frozen."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return DataFile(path=path.resolve(), sha256=sha256(path.read_bytes()).hexdigest(), rows=len(lines))
-
-
 def measured_before(directory: Path, spec: TrainSpec) -> dict[str, float]:
     """The base model on the validation rows; kept in the run's directory."""
     path = directory / "before.json"
@@ -157,13 +139,6 @@ def measured_before(directory: Path, spec: TrainSpec) -> dict[str, float]:
         path.write_text(json.dumps(found))
     before: dict[str, float] = json.loads(path.read_bytes())
     return before
-
-
-def train(directory: Path) -> int:
-    """Train in a process of its own, to which SIGTERM is passed on; its exit code."""
-    child = subprocess.Popen([sys.executable, "-m", "tunewise.train", str(directory)])
-    signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
-    return child.wait()
 
 
 def told(spec: TrainSpec, before: dict[str, float], result: RunResult) -> None:

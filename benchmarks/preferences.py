@@ -15,9 +15,6 @@ The last line of the output is one JSON object.
 
 import argparse
 import json
-import signal
-import subprocess
-import sys
 import tempfile
 from hashlib import sha256
 from itertools import islice
@@ -29,16 +26,15 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load
 
+from pausable_run import kept, make_run, manifest_in, train_or_exit
 from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.fine_tuning import Dpo, Kto, Method, Orpo, PreferenceHyperparameters, TrainingRequest
 from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, DataFile, OrpoObjective, RunResult, TrainSpec
 from tunewise.data.formats import examples_of, read_rows
 from tunewise.data.template import Rendered, Template
-from tunewise.machine import probe
 from tunewise.modeling.loading import load_frozen
 from tunewise.modeling.lora import add_adapter
 from tunewise.modeling.packing import supervised_tokens
-from tunewise.planning import resolve
 from tunewise.settings import get_settings
 from tunewise.train.methods.answers import score_apart
 from tunewise.train.rows import load_rows
@@ -60,11 +56,7 @@ def main() -> None:
         spec = prepared(directory, options)
         pairs = test_pairs(directory / "test.jsonl", spec)
         before = judged_before(directory, spec, pairs)
-        code = train(directory)
-        if code:
-            print(f"paused or failed with exit code {code}: {directory}")
-            raise SystemExit(code)
-        result = RunResult.model_validate_json((directory / "result.json").read_bytes())
+        result = train_or_exit(directory)
         told(spec, pairs, before, judged(spec, pairs, directory / (result.adapter or "")), result)
 
 
@@ -88,25 +80,15 @@ def parsed() -> argparse.Namespace:
 
 def prepared(directory: Path, options: argparse.Namespace) -> TrainSpec:
     """The run's files and its manifest, or those that are there."""
-    path = directory / "spec.json"
-    if path.exists():
-        return TrainSpec.model_validate_json(path.read_bytes())
+    made = manifest_in(directory)
+    if made is not None:
+        return made
     base = find(DEFAULT_MODEL, get_settings())
     template = Template.load(base.path)
     train_file = kept(directory / "train.jsonl", short_rows(options.train, options.rows, options.longest, template))
     kept(directory / "test.jsonl", short_rows(options.test, options.tests, options.longest, template))
-    spec = resolve(
-        TrainingRequest(method=method(options)),
-        base_model=base,
-        train_file=train_file,
-        valid_file=None,
-        max_tokens=options.longest,
-        overlong="error",
-        machine=probe(),
-        versions={},
-    )
-    path.write_text(spec.model_dump_json(indent=1))
-    return spec
+    request = TrainingRequest(method=method(options))
+    return make_run(directory, request, base, train=train_file, valid=None, max_tokens=options.longest)
 
 
 def method(options: argparse.Namespace) -> Method:
@@ -137,12 +119,6 @@ def short_rows(source: Path, rows: int, longest: int, template: Template) -> lis
     return list(islice(fitting, rows))
 
 
-def kept(path: Path, lines: list[str]) -> DataFile:
-    """The rows as a file, frozen."""
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return DataFile(path=path.resolve(), sha256=sha256(path.read_bytes()).hexdigest(), rows=len(lines))
-
-
 def test_pairs(path: Path, spec: TrainSpec) -> list[tuple[Rendered, ...]]:
     """Better and worse of each test pair."""
     file = DataFile(path=path, sha256=sha256(path.read_bytes()).hexdigest(), rows=0)
@@ -169,13 +145,6 @@ def judged(spec: TrainSpec, pairs: list[tuple[Rendered, ...]], adapter: Path | N
         set_peft_model_state_dict(tuned, load((adapter / ADAPTER_WEIGHTS_FILE).read_bytes()))
     logps = score_apart(model, [row for pair in pairs for row in pair])
     return Judged(logps[::2], logps[1::2])
-
-
-def train(directory: Path) -> int:
-    """Train in a process of its own, to which SIGTERM is passed on; its exit code."""
-    child = subprocess.Popen([sys.executable, "-m", "tunewise.train", str(directory)])
-    signal.signal(signal.SIGTERM, lambda number, _: child.send_signal(number))
-    return child.wait()
 
 
 def accuracy(found: Judged, pairs: list[tuple[Rendered, ...]]) -> float:

@@ -32,7 +32,7 @@ from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.run import BaseModelRef, TrainSpec
 from tunewise.machine import probe
 from tunewise.modeling.loading import backbone, torch_dtype
-from tunewise.modeling.loss import CHUNK_TOKENS
+from tunewise.modeling.trained_head import CHUNK_TOKENS
 from tunewise.settings import get_settings
 from tunewise.train.plan import PART_TOKENS
 from tunewise.train.session import usable_cores

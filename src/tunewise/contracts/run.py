@@ -150,7 +150,6 @@ Objective: TypeAlias = Annotated[
     SupervisedObjective | DpoObjective | OrpoObjective | KtoObjective | PretrainingObjective,
     Field(discriminator="type"),
 ]
-PairObjective: TypeAlias = DpoObjective | OrpoObjective
 
 
 class TrainSpec(Frozen):

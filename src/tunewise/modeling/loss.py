@@ -14,9 +14,7 @@ from torch.nn.functional import linear
 
 from tunewise.modeling.autograd import Context, call
 from tunewise.modeling.token_rows import TokenRows
-from tunewise.modeling.trained_head import capped, logits_gradient, trained_head_loss, wanted_logits
-
-CHUNK_TOKENS = 256
+from tunewise.modeling.trained_head import CHUNK_TOKENS, capped, logits_gradient, trained_head_loss, wanted_logits
 
 
 class TokenLoss(NamedTuple):

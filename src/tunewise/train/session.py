@@ -170,7 +170,7 @@ def open_session(directory: Path, spec: TrainSpec, world: World = ALONE) -> Sess
     )
 
 
-def _referenced(  # a run's parts, before they are a session
+def _referenced(
     directory: Path,
     spec: TrainSpec,
     base: PreTrainedModel,
