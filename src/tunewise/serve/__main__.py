@@ -32,7 +32,7 @@ from tunewise.serve.scheduler import Limits
 RUNNING_MAX = 64  # answers computed at once
 WAITING_MAX = 512  # requests beyond them before 429
 PROMPT_TOKENS = 256  # of prompts per step: matrix products are as fast as they get, and answers wait little
-KV_SHARE, PREFIX_SHARE = 0.4, 0.1  # of the memory available once the model is loaded
+KV_SHARE, PREFIX_SHARE, ADAPTER_SHARE = 0.4, 0.1, 0.1  # of the memory available once the model is loaded
 PREFIX_BYTES_MAX = 512 << 20  # some 11,000 tokens of SmolLM2-135M in float32; single prompts fill the rest to no use
 DRAIN_SECONDS = 120
 PARENT_POLL_SECONDS = 1.0
@@ -124,7 +124,10 @@ def _announce(options: argparse.Namespace, port: int) -> None:
 def _limits(options: argparse.Namespace) -> Limits:
     available = psutil.virtual_memory().available
     prefix = min(int(available * PREFIX_SHARE), PREFIX_BYTES_MAX) if options.prefix_cache else 0
-    return Limits(options.max_running, options.max_waiting, PROMPT_TOKENS, int(available * KV_SHARE), prefix)
+    asked = options.adapter_memory_mb
+    adapters = int(available * ADAPTER_SHARE) if asked is None else asked << 20
+    kv = int(available * KV_SHARE)
+    return Limits(options.max_running, options.max_waiting, PROMPT_TOKENS, kv, prefix, adapters)
 
 
 def _named_adapter(text: str) -> tuple[str, Path]:
@@ -147,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-running", type=int, default=RUNNING_MAX, help="answers computed at once")
     parser.add_argument("--max-waiting", type=int, default=WAITING_MAX, help="further requests before 429")
+    parser.add_argument(
+        "--adapter-memory-mb", type=int, help="what adapters may take; beyond it, the least recently used go to disk"
+    )
     parser.add_argument("--no-prefix-cache", dest="prefix_cache", action="store_false")
     parser.add_argument(
         "--exit-with-parent", type=int, metavar="PID", help="stop as on SIGTERM once this process is not the parent"

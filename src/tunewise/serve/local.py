@@ -16,7 +16,14 @@ from tunewise.serve.generation import Event, Failed, Finished, Generation, Piece
 from tunewise.serve.network import Network
 from tunewise.serve.scheduler import Limits
 
-LIMITS = Limits(running=32, waiting=100_000, prompt_tokens=256, kv_bytes=4 << 30, prefix_bytes=1 << 30)
+LIMITS = Limits(
+    running=32,
+    waiting=100_000,
+    prompt_tokens=256,
+    kv_bytes=4 << 30,
+    prefix_bytes=1 << 30,
+    adapter_bytes=1 << 30,
+)
 
 
 class Result(NamedTuple):
@@ -57,11 +64,15 @@ class LocalEngine:
         }
         unfinished = set(numbers)
         while unfinished:
-            for number, event in self._events.get():
+            for number, event in self.events():
                 self._note(results, number, event)
                 if not isinstance(event, Piece):
                     unfinished.remove(number)
         return [results[number] for number in numbers]
+
+    def events(self) -> list[tuple[int, Event]]:
+        """The next events, of one step; waits for them."""
+        return self._events.get()
 
     @staticmethod
     def _note(results: dict[int, Result], number: int, event: Event) -> None:

@@ -21,6 +21,7 @@ class Limits(NamedTuple):
     prompt_tokens: int
     kv_bytes: int
     prefix_bytes: int
+    adapter_bytes: int
 
 
 class Chunk(NamedTuple):
