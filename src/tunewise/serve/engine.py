@@ -188,7 +188,7 @@ class Engine:
             self.on_failure()
 
     def _read_inbox(self) -> None:
-        if self._scheduler.idle():  # what waits at the door waits for a message too
+        if self._scheduler.idle() and not self._shelf.has_news():
             self._inbox.get()()
         while not self._inbox.empty():
             self._inbox.get()()

@@ -143,6 +143,10 @@ class Shelf:
         self.door = kept
         return passed
 
+    def has_news(self) -> bool:
+        """Whether `admit` would do something now: nothing is, while a file is read, as a call of `later` follows."""
+        return bool(self.door) and self._reading is None
+
     def withdraw(self, number: int) -> Ticket | None:
         """Take a request from the door; None if it is not there."""
         ticket = next((ticket for ticket in self.door if ticket.number == number), None)
@@ -175,6 +179,7 @@ class Shelf:
         entry = self._entries[key]
         if pinned + entry.size > self._budget:
             return False
+        self._make_room(entry.size, in_use)  # now, or those that came later for what has to go would keep it in use
         self._reading = key
         self._reader.submit(self._read, key, entry)
         return True
