@@ -36,7 +36,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from tunewise.catalogue import DEFAULT_MODEL, find
-from tunewise.contracts.chat import Message
+from tunewise.contracts.chat import Message, SystemMessage
 from tunewise.data.formats import read_examples
 from tunewise.data.template import Template
 from tunewise.serve.attention import PromptSpan, StepLayout
@@ -105,9 +105,9 @@ def _prefix(options: argparse.Namespace, template: Template, rows: list[list[Mes
     shots: list[Message] = []
     taken = iter(rows[PROMPTS:])
     while len(template.prompt_ids([*shots, rows[0][-2]])) < PREFIX_TOKENS:
-        shots += [message for message in next(taken) if not shots or message.role != "system"]
+        shots += [message for message in next(taken) if not shots or not isinstance(message, SystemMessage)]
     prompts = [
-        template.prompt_ids([*shots, *(message for message in row[:-1] if message.role != "system")])
+        template.prompt_ids([*shots, *(message for message in row[:-1] if not isinstance(message, SystemMessage))])
         for row in rows[:CONCURRENT]
     ]
     plain = LIMITS._replace(prefix_bytes=0)

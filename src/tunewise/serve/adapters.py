@@ -231,8 +231,9 @@ class LoraBank:
 def measure_adapter(path: Path, dtype: torch.dtype) -> int:
     """Bytes that an adapter takes in this number format, by the header of its file; 0 where that cannot be read."""
     try:
-        with safe_open(path / WEIGHTS_FILE, framework="pt") as file:  # type: ignore[no-untyped-call]
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys()) * dtype.itemsize  # noqa: SIM118
+        with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
+            numbers: int = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            return numbers * dtype.itemsize
     except (SafetensorError, OSError):
         return 0  # what is wrong with it, `read_adapter` says
 
