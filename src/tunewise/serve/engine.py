@@ -25,6 +25,7 @@ from tunewise.serve.prefix import PrefixCache
 from tunewise.serve.sampling import logprobs, sample
 from tunewise.serve.scheduler import Limits, Scheduler, Step
 from tunewise.serve.sequences import Choice, Ticket
+from tunewise.serve.shaping import shape
 from tunewise.serve.text import Decode
 
 log = logging.getLogger("tunewise.serve")
@@ -50,6 +51,7 @@ class Engine:
         self._adapter_keys = count()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: list[tuple[int, Event]] = []
+        self._given_up: set[int] = set()
         self._lock = threading.Lock()
         self.unfinished = 0
         self._running = True
@@ -258,17 +260,33 @@ class Engine:
 
     def _write(self, logits: torch.Tensor, choices: list[Choice]) -> set[int]:
         """Sample a token for each choice and report it; gives the identities of those that have ended."""
+        asked = [row for row, choice in enumerate(choices) if choice.ticket.generation.top_logprobs is not None]
+        plain = logits[asked] if asked else logits[:0]
+        shape(logits, [choice.shape() for choice in choices])
         tokens = sample(logits, [choice.draw() for choice in choices])
-        details = _token_logprobs(logits, tokens, choices)
+        details = _token_logprobs(plain, asked, tokens, choices)
         ended = set()
         for choice, token, detail in zip(choices, tokens, details, strict=True):
             piece = choice.take(token, detail, self._stop_ids)
-            if piece is not None:
+            if choice.walk is not None and (problem := choice.walk.problem()):
+                self._give_up(choice.ticket, problem)
+            elif piece is not None and choice.ticket.number not in self._given_up:
                 self._outbox.append((choice.ticket.number, piece))
                 if piece.finish_reason:
                     ended.add(id(choice))
                     self._finish(choice)
+        if self._given_up:
+            ended |= {id(choice) for choice in choices if choice.ticket.number in self._given_up}
+            self._given_up.clear()
         return ended
+
+    def _give_up(self, ticket: Ticket, problem: str) -> None:
+        """End a request whose grammar leads nowhere, once for all its choices."""
+        if ticket.number not in self._given_up:
+            self._given_up.add(ticket.number)
+            self._scheduler.cancel(ticket.number)
+            message = f"the form asked for is too complex to be enforced here: {problem[:400]}; simplify the schema"
+            self._end(ticket.number, Failed(ServingError("grammar_too_complex", message)))
 
     def _finish(self, choice: Choice) -> None:
         self._scheduler.stop(choice)
@@ -276,13 +294,15 @@ class Engine:
             self._end(choice.ticket.number, Finished(choice.ticket.usage()))
 
 
-def _token_logprobs(logits: torch.Tensor, tokens: list[int], choices: list[Choice]) -> list[TokenLogprob | None]:
+def _token_logprobs(
+    plain: torch.Tensor, asked: list[int], tokens: list[int], choices: list[Choice]
+) -> list[TokenLogprob | None]:
+    """What each choice is told of its token. `plain`: the model's logits of the rows `asked`, before any shaping."""
     details: list[TokenLogprob | None] = [None] * len(choices)
-    asked = [row for row, choice in enumerate(choices) if choice.ticket.generation.top_logprobs is not None]
     if not asked:
         return details
     wanted = [choices[row].ticket.generation.top_logprobs or 0 for row in asked]
-    found = logprobs(logits[asked], [tokens[row] for row in asked], max(wanted))
+    found = logprobs(plain, [tokens[row] for row in asked], max(wanted))
     for row, most, (own, top) in zip(asked, wanted, found, strict=True):
         details[row] = TokenLogprob(tokens[row], own, tuple(top[:most]))
     return details
