@@ -36,7 +36,7 @@ PATTERNS: dict[Style, str] = {
     "bare": r"^\s*\{\s*\"name\": \"probe\", \"parameters\"",
 }
 MORE_CALLS = ' (", " call)*'
-NO_PARAMETERS: dict[str, object] = {"type": "object", "properties": {}}  # what OpenAI takes none given for
+NO_PARAMETERS: dict[str, object] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 class CallWriter(NamedTuple):

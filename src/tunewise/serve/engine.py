@@ -53,11 +53,16 @@ class Engine:
         self._outbox: list[tuple[int, Event]] = []
         self._given_up: set[int] = set()
         self._lock = threading.Lock()
-        self.unfinished = 0
+        self._open: dict[int, str | None] = {}
         self._running = True
         cache = PrefixCache(limits.prefix_bytes)
         self._scheduler = Scheduler(limits, network.kv_shape, cache, Pools(network.kv_shape))
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that wait or run."""
+        return len(self._open)
 
     def load_before_start(self, name: str, path: Path) -> None:
         """As `load_adapter`, for adapters named at start-up."""
@@ -76,17 +81,20 @@ class Engine:
     def submit(self, generation: Generation) -> int:
         """Queue a request; its events come through the callback under the number returned.
 
+        A model that has nothing under way is let in to a full queue, or another's requests could keep it out for good.
+
         Raises:
             ServingError: `queue_full`, or the engine has failed.
         """
         if self.failure:
             raise self.failure
         with self._lock:
-            if self.unfinished >= self._limits.running + self._limits.waiting:
+            is_full = self.unfinished >= self._limits.running + self._limits.waiting
+            if is_full and generation.adapter in self._open.values():
                 message = f"{self.unfinished} requests are waiting or running, which is this server's limit; try again"
                 raise ServingError("queue_full", message)
-            self.unfinished += 1
             number = next(self._numbers)
+            self._open[number] = generation.adapter
         self._inbox.put(lambda: self._accept(number, generation))
         return number
 
@@ -153,18 +161,18 @@ class Engine:
         if key is None:
             self._end(number, Failed(ServingError("model_not_found", f"adapter {generation.adapter!r} was unloaded")))
             return
-        self._scheduler.waiting.append(Ticket.issue(number, generation, key))
+        self._scheduler.add(Ticket.issue(number, generation, key))
 
     def _forget(self, number: int) -> None:
         if self._scheduler.cancel(number) is not None:
             with self._lock:
-                self.unfinished -= 1
+                del self._open[number]
             self._retire()
 
     def _end(self, number: int, event: Event) -> None:
         self._outbox.append((number, event))
         with self._lock:
-            self.unfinished -= 1
+            del self._open[number]
         self._retire()
 
     def _shut_down(self) -> None:

@@ -44,6 +44,10 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self.engine.stop()
 
+    def next_events(self) -> list[tuple[int, Event]]:
+        """Wait for a step's events; for requests that were submitted to `engine` itself."""
+        return self._events.get()
+
     def generate(self, generations: Sequence[Generation]) -> list[Result]:
         """Compute all of them, together; results in the order given.
 
@@ -57,7 +61,7 @@ class LocalEngine:
         }
         unfinished = set(numbers)
         while unfinished:
-            for number, event in self._events.get():
+            for number, event in self.next_events():
                 self._note(results, number, event)
                 if not isinstance(event, Piece):
                     unfinished.remove(number)
