@@ -44,7 +44,7 @@ class Walk:
 
     def problem(self) -> str | None:
         """Why no way leads on: the grammar took more work than the library's limits allow."""
-        return self._matcher.get_error() if self._matcher.is_error() else None
+        return self._matcher.get_error().partition("\n")[0] if self._matcher.is_error() else None
 
     def mask(self) -> NDArray[np.int32]:
         """(words,): a bit for each token, set where it may come next; end tokens only where all is said."""
