@@ -8,7 +8,8 @@ from typing import Any
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from tunewise.api.openai.response_objects import Echoed, events, response
+from tunewise.api.openai.response_events import events
+from tunewise.api.openai.response_objects import Echoed, response
 
 ECHOED = Echoed(instructions="Be brief.", max_output_tokens=3, metadata={"a": "b"}, temperature=0, top_p=None, user="u")
 CHAT: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m"}

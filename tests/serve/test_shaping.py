@@ -68,7 +68,7 @@ def test_greedy_answers_with_penalties_equal_a_plain_loop_over_transformers(
     tiny_model: BaseModelRef, local: LocalEngine
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model.path, dtype=torch.float32)
-    settings = [(0.0, 0.0), (0.02, 0.0), (0.0, 0.05), (0.5, 0.5), (-0.5, -0.5)]
+    settings = [(0.0, 0.0), (0.1, 0.0), (0.0, 1.0), (2.0, 1.0), (-0.5, -0.5)]
     expected = []
     for frequency, presence in settings:
         written: list[int] = []
