@@ -143,6 +143,7 @@ REFUSED: list[tuple[dict[str, Any], int, str, str | None]] = [
     ({"presence_penalty": -3}, 400, "invalid_value", "presence_penalty"),
     ({"logit_bias": {"5": 101}}, 400, "invalid_value", "logit_bias.5"),
     ({"logit_bias": {"49152": 1}}, 400, "invalid_value", "logit_bias"),
+    ({"logit_bias": {"word": 1}}, 400, "invalid_value", "logit_bias.word"),
     ({"store": True}, 400, "unsupported_parameter", "store"),
     ({"messages": []}, 400, "invalid_messages", "messages"),
     ({"messages": [{"role": "judge", "content": "x"}]}, 400, "invalid_messages", "messages[0].role"),

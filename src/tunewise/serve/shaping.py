@@ -50,8 +50,9 @@ def shape(logits: Tensor, shapes: Sequence[Shape]) -> None:
         _add(logits, offset)
     walking = [(row, one.walk) for row, one in enumerate(shapes) if one.walk]
     if walking:
-        rows = [row for row, _ in walking]
-        logits[rows] = logits[rows].masked_fill_(~allowed([walk for _, walk in walking], logits.shape[1]), -torch.inf)
+        forbidden = ~allowed([walk for _, walk in walking], logits.shape[1])
+        for (row, _), mask in zip(walking, forbidden, strict=True):
+            logits[row].masked_fill_(mask, -torch.inf)
 
 
 def _add(logits: Tensor, offset: Sequence[tuple[int, dict[int, float]]]) -> None:

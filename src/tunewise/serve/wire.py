@@ -108,9 +108,9 @@ class ChatRequest(Sampled):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
-    response_format: Json | None = None
-    tools: list[Json] | None = None
-    tool_choice: str | Json | None = None
+    response_format: Any = None
+    tools: Any = None
+    tool_choice: Any = None
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
@@ -215,7 +215,7 @@ def _checked(kind: type[Request], body: Json) -> Request:
 
 def _first(error: ValidationError) -> ConfigError:
     detail = error.errors()[0]
-    param = ".".join(str(part) for part in detail["loc"]) or None
+    param = ".".join(str(part) for part in detail["loc"] if part != "[key]") or None
     if detail["type"] == "extra_forbidden":
         return ConfigError("unknown_parameter", f"Unrecognized request argument supplied: {param}", param=param)
     if detail["type"] == "missing":

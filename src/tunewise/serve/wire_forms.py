@@ -98,7 +98,9 @@ def read_form(response_format: object, tools: object, tool_choice: object, paral
         ConfigError: `invalid_value`, naming the field at fault.
     """
     schema, param = _schema(converted(response_format, ResponseFormat | None, "response_format"))
-    given: list[Tool] = converted(tools or [], Annotated[list[Tool], Meta(max_length=TOOLS_MAX)], "tools")
+    given: list[Tool] = converted(
+        [] if tools is None else tools, Annotated[list[Tool], Meta(max_length=TOOLS_MAX)], "tools"
+    )
     wanted: Choice | FunctionChoice | None = converted(tool_choice, Choice | FunctionChoice | None, "tool_choice")
     _check_names(given)
     choice, name = _choice(wanted, given)
