@@ -68,20 +68,20 @@ def test_greedy_answers_with_penalties_equal_a_plain_loop_over_transformers(
     tiny_model: BaseModelRef, local: LocalEngine
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_model.path, dtype=torch.float32)
-    settings = [(0.0, 0.0), (0.1, 0.0), (0.0, 1.0), (2.0, 1.0), (-0.5, -0.5)]
+    settings = [(0.0, 0.0), (0.1, 0.0), (2.0, 1.0), (-0.5, -0.5)]
     expected = []
     for frequency, presence in settings:
         written: list[int] = []
-        for _ in range(24):
+        for _ in range(12):
             with torch.inference_mode():
                 logits = model(torch.tensor([[*PROMPT, *written]])).logits[0, -1]
             written.append(int(by_formula(logits, {}, written, frequency, presence).argmax()))
         expected.append(written)
-    results = local.generate([asked(Sampling(0.0, 1.0, 0, *setting)) for setting in settings])
+    results = local.generate([asked(Sampling(0.0, 1.0, 0, *setting), 12) for setting in settings])
     assert [tokens(result) for result in results] == expected
     assert len({tuple(row) for row in expected}) >= 3  # the penalties do change the answers
-    assert len(set(expected[3])) == 24
-    assert len(set(expected[4])) == 1
+    assert len(set(expected[2])) == 12
+    assert len(set(expected[3])) == 1
 
 
 def test_a_bias_bans_and_forces_tokens(local: LocalEngine) -> None:

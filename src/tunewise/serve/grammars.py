@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from tunewise.errors import ConfigError
+from tunewise.serve.json_formats import narrowed
 
 GRAMMARS_KEPT = 128
 BITS = 32  # of a mask's word
@@ -106,7 +107,7 @@ def allowed(walks: Sequence[Walk], vocabulary: int) -> Tensor:
 
 def json_rule(schema: dict[str, Any]) -> str:
     """JSON of `schema`, as a part of a Lark rule."""
-    return "%json " + json.dumps(schema | {"x-guidance": JSON_OPTIONS})
+    return "%json " + json.dumps(_enforced(schema))
 
 
 def check_schema(schema: dict[str, Any], param: str) -> None:
@@ -115,10 +116,15 @@ def check_schema(schema: dict[str, Any], param: str) -> None:
     Raises:
         ConfigError: `invalid_json_schema`, with the reason and the field at fault.
     """
-    grammar = LLMatcher.grammar_from_json_schema(schema | {"x-guidance": JSON_OPTIONS})
+    grammar = LLMatcher.grammar_from_json_schema(_enforced(schema))
     is_wrong, reasons = LLMatcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
         raise _refusal(param, reasons[0])
+
+
+def _enforced(schema: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = narrowed(schema)
+    return made | {"x-guidance": JSON_OPTIONS}
 
 
 def _refusal(param: str, reason: str) -> ConfigError:
