@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
+from serve.tools import CITY, TOOLS, assert_callable
 from tunewise.contracts.chat import AssistantMessage, FunctionCall, ToolCall, UserMessage
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.template import Template
@@ -29,17 +30,6 @@ STYLES: dict[str, Style] = {
     "phi4": "tags",
     "mistral": "list",
 }
-CITY: dict[str, Any] = {
-    "type": "object",
-    "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"$ref": "#/$defs/Days"}},
-    "required": ["city", "days"],
-    "additionalProperties": False,
-    "$defs": {"Days": {"type": "integer", "minimum": 1, "maximum": 14}},
-}
-TOOLS: list[dict[str, Any]] = [
-    {"type": "function", "function": {"name": "weather", "description": "Of a city.", "parameters": CITY}},
-    {"type": "function", "function": {"name": "now"}},
-]
 WALKS, TOKENS_MAX = 30, 400
 
 
@@ -76,10 +66,6 @@ def read(prepared: Prepared, text: str) -> tuple[str, list[tuple[str, Any]]]:
         return "".join(one.text for one in told if isinstance(one, CallArguments) and one.number == number)
 
     return said, [(name, json.loads(arguments(number))) for name, number in calls]
-
-
-def assert_callable(name: str, arguments: object) -> None:
-    jsonschema_rs.validate({"weather": CITY, "now": {"type": "object", "maxProperties": 0}}[name], arguments)
 
 
 @pytest.fixture(params=[*STYLES, "smollm2"])
