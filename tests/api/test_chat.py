@@ -205,7 +205,7 @@ def test_another_projects_model_is_not_there(client: OpenAI, tuned: TunedModel) 
 
 REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"extra_body": {"colour": "red"}}, "unknown_parameter", "colour"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "unsupported_parameter", "tools"),
+    ({"tools": [{"type": "function", "function": {"name": "no blanks"}}]}, "invalid_value", "tools[0].function.name"),
     ({"temperature": 3}, "invalid_value", "temperature"),
     ({"max_tokens": 5000}, "context_length_exceeded", "messages"),
     ({"messages": []}, "invalid_messages", "messages"),

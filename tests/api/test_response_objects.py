@@ -8,7 +8,8 @@ from typing import Any
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from tunewise.api.openai.response_objects import Echoed, events, response
+from tunewise.api.openai.response_events import events
+from tunewise.api.openai.response_objects import Echoed, response
 
 ECHOED = Echoed(instructions="Be brief.", max_output_tokens=3, metadata={"a": "b"}, temperature=0, top_p=None, user="u")
 CHAT: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m"}
@@ -78,3 +79,59 @@ def test_a_stream_is_told_whole_however_its_pieces_fall() -> None:
 def test_a_model_server_that_stops_ends_the_stream_with_a_failure() -> None:
     *_, last = told(chunk("h"), b'data: {"error":{"message":"stopped"}}\n\n')
     assert (last.type, last.response.status, last.response.error.message) == ("response.failed", "failed", "stopped")
+
+
+def call(index: int, arguments: str, name: str = "", call_id: str = "") -> bytes:
+    function = {"name": name, "arguments": arguments} if name else {"arguments": arguments}
+    made = {"index": index, "function": function} | ({"id": call_id, "type": "function"} if call_id else {})
+    choice = {"index": 0, "delta": {"tool_calls": [made]}, "logprobs": None, "finish_reason": None}
+    return b"data: " + json.dumps(CHAT | {"choices": [choice]}).encode() + b"\n\n"
+
+
+def test_calls_are_items_of_their_own_after_the_text() -> None:
+    calls = [
+        {"id": f"call_{name}", "type": "function", "function": {"name": name, "arguments": "{}"}} for name in ("a", "b")
+    ]
+    for text, kinds in (("Well.", ["message", "function_call", "function_call"]), (None, ["function_call"] * 2)):
+        message = {"role": "assistant", "content": text, "refusal": None, "tool_calls": calls}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "tool_calls"}
+        made = response(ECHOED, json.dumps(CHAT | {"choices": [choice], "usage": USAGE}).encode())
+        ended = Response.model_validate_json(made.model_dump_json())
+        assert ended.status == "completed"
+        assert [item.type for item in ended.output] == kinds
+        found = [(item.call_id, item.name) for item in ended.output if item.type == "function_call"]
+        assert found == [("call_a", "a"), ("call_b", "b")]
+
+
+def test_a_stream_opens_and_closes_an_item_for_the_text_and_for_each_call() -> None:
+    found = told(
+        chunk("Well."),
+        call(0, "", "a", "call_a"),
+        call(0, '{"x"'),
+        call(0, ": 1}"),
+        call(1, "{}", "b", "call_b"),
+        chunk(finish_reason="tool_calls"),
+        chunk(choices=[], usage=USAGE),
+    )
+    kinds = [event.type.removeprefix("response.") for event in found]
+    text = ["content_part.added", "output_text.delta", "output_text.done", "content_part.done"]
+    grown = ["function_call_arguments.delta"]
+    assert kinds == [
+        *("created", "in_progress"),
+        *("output_item.added", *text, "output_item.done"),
+        *("output_item.added", *grown, *grown, "function_call_arguments.done", "output_item.done"),
+        *("output_item.added", *grown, "function_call_arguments.done", "output_item.done"),
+        "completed",
+    ]
+    assert [event.output_index for event in found if event.type.endswith("output_item.added")] == [0, 1, 2]
+    output = found[-1].response.output
+    assert [item.type for item in output] == ["message", "function_call", "function_call"]
+    assert [(item.name, item.arguments) for item in output[1:]] == [("a", '{"x": 1}'), ("b", "{}")]
+    done = [event.arguments for event in found if event.type.endswith("arguments.done")]
+    assert done == ['{"x": 1}', "{}"]
+
+
+def test_a_call_that_was_cut_leaves_its_item_incomplete() -> None:
+    found = told(call(0, '{"x', "a", "call_a"), chunk(finish_reason="length"), chunk(choices=[], usage=USAGE))
+    last = found[-1]
+    assert (last.type, last.response.output[0].status) == ("response.incomplete", "incomplete")

@@ -94,7 +94,7 @@ def test_a_model_that_is_asked_without_a_pause_keeps_no_other_out(
         order: list[int] = []
         numbers = [local.engine.submit(one) for one in wanted]
         while len(order) < len(wanted):
-            order += [number for number, event in local.events() if isinstance(event, Finished)]
+            order += [number for number, event in local.next_events() if isinstance(event, Finished)]
         assert order.index(numbers[20]) == 20
 
 

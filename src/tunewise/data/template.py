@@ -56,6 +56,7 @@ class Template:
     """One base model's tokenizer and chat template. `stop_ids`: generation ends at any of these.
 
     `bos` and `eos`: what stands before and after a document, as ids; empty where the model has no such token.
+    `adds_blanks`: its tokenizer puts a blank before a text, and takes it away again when it decodes.
     """
 
     tokenizer: Tokenizer
@@ -70,7 +71,8 @@ class Template:
         self.eos = eos
         self._render = render
         self._abilities = conversation.probe(render)
-        self._control = _control_pattern(tokenizer) if _context_matters(tokenizer) else None
+        self.adds_blanks = _context_matters(tokenizer)
+        self._control = _control_pattern(tokenizer) if self.adds_blanks else None
         self.stop_ids = stop_ids | self._turn_end()
 
     @classmethod

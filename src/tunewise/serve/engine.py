@@ -26,6 +26,7 @@ from tunewise.serve.sampling import logprobs, sample
 from tunewise.serve.scheduler import Limits, Scheduler, Step
 from tunewise.serve.sequences import Choice, Ticket
 from tunewise.serve.shelf import Shelf
+from tunewise.serve.shaping import shape
 from tunewise.serve.text import Decode
 
 log = logging.getLogger("tunewise.serve")
@@ -48,14 +49,20 @@ class Engine:
         self._numbers = count(1)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: list[tuple[int, Event]] = []
+        self._given_up: set[int] = set()
         self._lock = threading.Lock()
-        self.unfinished = 0
+        self._open: dict[int, str | None] = {}
         self._running = True
         cache = PrefixCache(limits.prefix_bytes)
         self._scheduler = Scheduler(limits, network.kv_shape, cache, Pools(network.kv_shape))
         self._shelf = Shelf(network, limits.adapter_bytes, self._inbox.put, self._adapters_in_use, self._refuse)
         self.adapters: Mapping[str, Path] = self._shelf.paths
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that wait or run."""
+        return len(self._open)
 
     def load_before_start(self, name: str, path: Path) -> None:
         """As `load_adapter`, for adapters named at start-up."""
@@ -75,17 +82,20 @@ class Engine:
     def submit(self, generation: Generation) -> int:
         """Queue a request; its events come through the callback under the number returned.
 
+        A model that has nothing under way is let in to a full queue, or another's requests could keep it out for good.
+
         Raises:
             ServingError: `queue_full`, or the engine has failed.
         """
         if self.failure:
             raise self.failure
         with self._lock:
-            if self.unfinished >= self._limits.running + self._limits.waiting:
+            is_full = self.unfinished >= self._limits.running + self._limits.waiting
+            if is_full and generation.adapter in self._open.values():
                 message = f"{self.unfinished} requests are waiting or running, which is this server's limit; try again"
                 raise ServingError("queue_full", message)
-            self.unfinished += 1
             number = next(self._numbers)
+            self._open[number] = generation.adapter
         self._inbox.put(lambda: self._accept(number, generation))
         return number
 
@@ -151,13 +161,13 @@ class Engine:
     def _forget(self, number: int) -> None:
         if (self._shelf.withdraw(number) or self._scheduler.cancel(number)) is not None:
             with self._lock:
-                self.unfinished -= 1
+                del self._open[number]
             self._shelf.settle()
 
     def _end(self, number: int, event: Event) -> None:
         self._outbox.append((number, event))
         with self._lock:
-            self.unfinished -= 1
+            del self._open[number]
         self._shelf.settle()
 
     def _shut_down(self) -> None:
@@ -176,7 +186,8 @@ class Engine:
             while self._running:
                 self._read_inbox()
                 if self._shelf.door:
-                    self._scheduler.waiting.extend(self._shelf.admit())
+                    for ticket in self._shelf.admit():
+                        self._scheduler.add(ticket)
                 if not self._scheduler.idle():
                     self._step()
                 self._flush()
@@ -256,17 +267,33 @@ class Engine:
 
     def _write(self, logits: torch.Tensor, choices: list[Choice]) -> set[int]:
         """Sample a token for each choice and report it; gives the identities of those that have ended."""
+        asked = [row for row, choice in enumerate(choices) if choice.ticket.generation.top_logprobs is not None]
+        plain = logits[asked] if asked else logits[:0]
+        shape(logits, [choice.shape() for choice in choices])
         tokens = sample(logits, [choice.draw() for choice in choices])
-        details = _token_logprobs(logits, tokens, choices)
+        details = _token_logprobs(plain, asked, tokens, choices)
         ended = set()
         for choice, token, detail in zip(choices, tokens, details, strict=True):
             piece = choice.take(token, detail, self._stop_ids)
-            if piece is not None:
+            if choice.walk is not None and (problem := choice.walk.problem()):
+                self._give_up(choice.ticket, problem)
+            elif piece is not None and choice.ticket.number not in self._given_up:
                 self._outbox.append((choice.ticket.number, piece))
                 if piece.finish_reason:
                     ended.add(id(choice))
                     self._finish(choice)
+        if self._given_up:
+            ended |= {id(choice) for choice in choices if choice.ticket.number in self._given_up}
+            self._given_up.clear()
         return ended
+
+    def _give_up(self, ticket: Ticket, problem: str) -> None:
+        """End a request whose grammar leads nowhere, once for all its choices."""
+        if ticket.number not in self._given_up:
+            self._given_up.add(ticket.number)
+            self._scheduler.cancel(ticket.number)
+            message = f"the form asked for is too complex to be enforced here: {problem[:400]}; simplify the schema"
+            self._end(ticket.number, Failed(ServingError("grammar_too_complex", message)))
 
     def _finish(self, choice: Choice) -> None:
         self._scheduler.stop(choice)
@@ -274,13 +301,15 @@ class Engine:
             self._end(choice.ticket.number, Finished(choice.ticket.usage()))
 
 
-def _token_logprobs(logits: torch.Tensor, tokens: list[int], choices: list[Choice]) -> list[TokenLogprob | None]:
+def _token_logprobs(
+    plain: torch.Tensor, asked: list[int], tokens: list[int], choices: list[Choice]
+) -> list[TokenLogprob | None]:
+    """What each choice is told of its token. `plain`: the model's logits of the rows `asked`, before any shaping."""
     details: list[TokenLogprob | None] = [None] * len(choices)
-    asked = [row for row, choice in enumerate(choices) if choice.ticket.generation.top_logprobs is not None]
     if not asked:
         return details
     wanted = [choices[row].ticket.generation.top_logprobs or 0 for row in asked]
-    found = logprobs(logits[asked], [tokens[row] for row in asked], max(wanted))
+    found = logprobs(plain, [tokens[row] for row in asked], max(wanted))
     for row, most, (own, top) in zip(asked, wanted, found, strict=True):
         details[row] = TokenLogprob(tokens[row], own, tuple(top[:most]))
     return details

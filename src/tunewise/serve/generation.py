@@ -1,23 +1,31 @@
-"""What is asked of the engine and what it answers: plain values, with no HTTP and no torch."""
+"""What is asked of the engine and what it answers: values, with no HTTP and no batches."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 from tunewise.errors import TunewiseError
+from tunewise.serve.grammars import Grammar
+from tunewise.serve.text import Decode
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 
 
 class Sampling(NamedTuple):
-    """How the next token is chosen. Temperature 0 is greedy."""
+    """How the next token is chosen. Temperature 0 is greedy. `bias`: what is added to a token's logit."""
 
     temperature: float
     top_p: float
     seed: int
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    bias: tuple[tuple[int, float], ...] = ()
 
 
 class Generation(NamedTuple):
-    """One prompt and what to do with it. `adapter` None is the base model; `top_logprobs` None asks for none."""
+    """One prompt and what to do with it. `adapter` None is the base model; `top_logprobs` None asks for none.
+
+    `grammar`: what the answer must be; `decode`: how it becomes text, where not as the engine does it.
+    """
 
     prompt: tuple[int, ...]
     adapter: str | None
@@ -28,6 +36,8 @@ class Generation(NamedTuple):
     top_logprobs: int | None = None
     stream: bool = False
     ignore_eos: bool = False
+    grammar: Grammar | None = None
+    decode: Decode | None = None
 
 
 class TokenLogprob(NamedTuple):

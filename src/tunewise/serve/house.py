@@ -3,6 +3,7 @@
 Knows the template, the model names and the reply shapes; knows nothing of routes or of how tokens come about.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -13,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, ServingError
 from tunewise.serve import replies
+from tunewise.serve.call_reader import CallReader
 from tunewise.serve.engine import Engine
+from tunewise.serve.forms import Calls, Forms, Prepared
 from tunewise.serve.generation import Failed, Finished, Generation, Piece, Sampling, Usage
 from tunewise.serve.mailbox import Mailbox
 from tunewise.serve.replies import Answer, Envelope
@@ -24,16 +27,24 @@ COMPLETION_TOKENS_DEFAULT = 16  # OpenAI's default for the completions endpoint
 
 
 class Work(NamedTuple):
-    """One HTTP request, ready for the engine; several generations where several prompts were sent."""
+    """One HTTP request, ready for the engine; several generations where several prompts were sent.
+
+    `calls`: how tool calls are read from the answers, where there may be any.
+    """
 
     kind: Literal["chat", "completion"]
     envelope: Envelope
     generations: tuple[Generation, ...]
     include_usage: bool
+    calls: Calls | None = None
 
     def choices(self) -> int:
         """Answers over all generations."""
         return sum(generation.n for generation in self.generations)
+
+    def readers(self) -> list[CallReader | None]:
+        """One for each answer; None where no calls are looked for."""
+        return [self.calls.reader() if self.calls else None for _ in range(self.choices())]
 
 
 class House:
@@ -46,6 +57,7 @@ class House:
         self._template = template
         self._created = int(time.time())
         self._tokens: TokenBytes | None = None
+        self._forms = Forms(template, engine.vocabulary)
 
     def models(self) -> list[dict[str, Any]]:
         """The base model and the adapters, as `/v1/models` lists them."""
@@ -70,19 +82,24 @@ class House:
             raise ConfigError("adapter_exists", f"{name!r} is the base model's own name", param="lora_name")
         self.engine.load_adapter(name, Path(path))
 
-    def chat(self, request: ChatRequest) -> Work:
-        """Render a chat request.
+    async def chat(self, request: ChatRequest) -> Work:
+        """Render a chat request, and compile the grammar of its form, if it has one, in a thread.
 
         Raises:
             ConfigError, DataError: a message, or a limit, is wrong.
             ServingError: `model_not_found`.
         """
         adapter = self._adapter(request.model)
-        prompt = self._template.prompt_ids(request.parsed_messages())
+        messages, form = request.parsed_messages(), request.form()
+        prompt = self._template.prompt_ids(messages, form.tools)
+        is_free = form.schema is None and form.choice == "none"
+        prepared = Prepared() if is_free else await asyncio.to_thread(self._forms.prepare, form)
         limit = request.max_completion_tokens or request.max_tokens
         top = (request.top_logprobs or 0) if request.logprobs else None
         generation = self._generation(request, prompt, adapter, limit, top, default_limit=None, param="messages")
-        return Work("chat", self._envelope("chatcmpl", request), (generation,), request.wants_usage())
+        generation = generation._replace(grammar=prepared.grammar, decode=prepared.decode)
+        envelope = self._envelope("chatcmpl", request)
+        return Work("chat", envelope, (generation,), request.wants_usage(), prepared.calls)
 
     def completion(self, request: CompletionRequest) -> Work:
         """Encode a completion request; a text prompt is encoded as it stands, with no template.
@@ -108,7 +125,7 @@ class House:
 
     async def gather(self, work: Work) -> dict[str, Any]:
         """Generate, and give the whole reply."""
-        answers = [Answer() for _ in range(work.choices())]
+        answers = [Answer(reader) for reader in work.readers()]
         total = Usage(0, 0, 0)
         async with aclosing(self._pieces(work)) as events:
             async for event in events:
@@ -124,12 +141,13 @@ class House:
         """Generate, and yield the reply as server-sent events; a failure after the first is an event of its own."""
         tokens, total = self._token_bytes(work), Usage(0, 0, 0)
         begun: set[int] = set()
-        lengths = [0] * work.choices()
+        lengths, readers = [0] * work.choices(), work.readers()
         async with aclosing(self._pieces(work)) as events:
             async for event in events:
                 match event:
                     case Piece() if work.kind == "chat":
-                        chunks = replies.chat_chunks(work.envelope, event, tokens, first=event.choice not in begun)
+                        reader, is_first = readers[event.choice], event.choice not in begun
+                        chunks = replies.chat_chunks(work.envelope, event, tokens, reader, first=is_first)
                         begun.add(event.choice)
                         yield b"".join(replies.server_sent(chunk) for chunk in chunks)
                     case Piece():
@@ -175,6 +193,9 @@ class House:
             1.0 if request.temperature is None else request.temperature,
             1.0 if request.top_p is None else request.top_p,
             secrets.randbits(63) if request.seed is None else request.seed,
+            request.frequency_penalty or 0.0,
+            request.presence_penalty or 0.0,
+            self._bias(request),
         )
         return Generation(
             prompt=tuple(prompt),
@@ -187,6 +208,15 @@ class House:
             stream=bool(request.stream),
             ignore_eos=request.ignore_eos,
         )
+
+    def _bias(self, request: Sampled) -> tuple[tuple[int, float], ...]:
+        bias = request.bias()
+        wrong = next((token for token, _ in bias if token >= self.engine.vocabulary), None)
+        if wrong is not None:
+            last = self.engine.vocabulary - 1
+            message = f"logit_bias: {wrong} is no token id of this model, whose ids run from 0 to {last}"
+            raise ConfigError("invalid_value", message, param="logit_bias")
+        return bias
 
     def _room(self, prompt: int, limit: int | None, default_limit: int | None, param: str) -> int:
         """Tokens that may be generated: what was asked for, or what the context has left."""

@@ -49,7 +49,7 @@ def create_app(house: House) -> FastAPI:
 def _add_generation(app: FastAPI, house: House) -> None:
     @app.post("/v1/chat/completions", summary="Create a chat completion")
     async def create_chat_completion(request: Request) -> Response:
-        return await _answer(request, house.chat(wire.read_chat(await request.body())), house)
+        return await _answer(request, await house.chat(wire.read_chat(await request.body())), house)
 
     @app.post("/v1/completions", summary="Create a completion")
     async def create_completion(request: Request) -> Response:

@@ -52,6 +52,10 @@ class LocalEngine:
     def __exit__(self, *_: object) -> None:
         self.engine.stop()
 
+    def next_events(self) -> list[tuple[int, Event]]:
+        """Wait for a step's events; for requests that were submitted to `engine` itself."""
+        return self._events.get()
+
     def generate(self, generations: Sequence[Generation]) -> list[Result]:
         """Compute all of them, together; results in the order given.
 
@@ -65,15 +69,11 @@ class LocalEngine:
         }
         unfinished = set(numbers)
         while unfinished:
-            for number, event in self.events():
+            for number, event in self.next_events():
                 self._note(results, number, event)
                 if not isinstance(event, Piece):
                     unfinished.remove(number)
         return [results[number] for number in numbers]
-
-    def events(self) -> list[tuple[int, Event]]:
-        """The next events, of one step; waits for them."""
-        return self._events.get()
 
     @staticmethod
     def _note(results: dict[int, Result], number: int, event: Event) -> None:

@@ -5,8 +5,9 @@ Knows the wire's shapes; knows nothing of the engine. Plain dicts: they are writ
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
+from tunewise.serve.call_reader import CallArguments, CallBegun, CallReader, Said, Told
 from tunewise.serve.generation import Piece, TokenLogprob, Usage
 from tunewise.serve.tokens import TokenBytes
 
@@ -23,9 +24,10 @@ class Envelope(NamedTuple):
 
 
 class Answer:
-    """One choice, gathered from its pieces."""
+    """One choice, gathered from its pieces. `reader`: of tool calls, where there may be any."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: CallReader | None = None) -> None:
+        self.reader = reader
         self.text: list[str] = []
         self.logprobs: list[TokenLogprob] = []
         self.finish_reason: str | None = None
@@ -36,34 +38,75 @@ class Answer:
         self.logprobs += piece.logprobs
         self.finish_reason = piece.finish_reason
 
+    def told(self) -> tuple[Json, str | None]:
+        """The assistant's message, which is text, or calls, or both, and why it ended."""
+        text = "".join(self.text)
+        if self.reader is None:
+            return {"role": "assistant", "content": text, "refusal": None}, self.finish_reason
+        told = self.reader.push(text, final=True)
+        reason = _reason(self.finish_reason, self.reader)
+        said = "".join(one.text for one in told if isinstance(one, Said))
+        calls = [_begun(one) for one in told if isinstance(one, CallBegun)]
+        for one in told:
+            if isinstance(one, CallArguments):
+                calls[one.number]["function"]["arguments"] += one.text
+        message: Json = {"role": "assistant", "content": said if said or not calls else None, "refusal": None}
+        return (message | {"tool_calls": calls} if calls else message), reason
+
 
 def chat(envelope: Envelope, answers: Sequence[Answer], used: Usage, tokens: TokenBytes | None) -> Json:
     """A whole chat completion; `tokens` None leaves log-probabilities out."""
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": "".join(answer.text), "refusal": None},
-            "logprobs": _chat_logprobs(answer.logprobs, tokens),
-            "finish_reason": answer.finish_reason,
-        }
-        for index, answer in enumerate(answers)
-    ]
+    choices = []
+    for index, answer in enumerate(answers):
+        message, reason = answer.told()
+        logprobs = _chat_logprobs(answer.logprobs, tokens)
+        choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
     return _object("chat.completion", envelope, choices) | {"usage": usage(used)}
 
 
-def chat_chunks(envelope: Envelope, piece: Piece, tokens: TokenBytes | None, *, first: bool) -> list[Json]:
-    """The chunks for one piece: the role before the first text, the finish reason after the last."""
+def chat_chunks(
+    envelope: Envelope, piece: Piece, tokens: TokenBytes | None, reader: CallReader | None = None, *, first: bool
+) -> list[Json]:
+    """The chunks for one piece: the role before the first text, the finish reason after the last.
+
+    With a reader of tool calls, its deltas are what it reads; the piece's log-probabilities go with the first of them.
+    """
     chunks = []
-    delta: Json = {"role": "assistant", "content": "", "refusal": None}
+    # Whether there will be any text is not known yet where there may be calls instead.
+    delta: Json = {"role": "assistant", "content": "" if reader is None else None, "refusal": None}
     if first:
         chunks.append(_chat_delta(envelope, piece.choice, delta))
-    if piece.text or piece.logprobs:
-        chunks.append(
-            _chat_delta(envelope, piece.choice, {"content": piece.text}, _chat_logprobs(piece.logprobs, tokens))
-        )
+    deltas: list[Json] = [{"content": piece.text}] if piece.text or piece.logprobs else []
+    if reader is not None:
+        told = reader.push(piece.text, final=piece.finish_reason is not None)
+        deltas = [_delta(one) for one in told] or ([{}] if piece.logprobs else [])
+    for number, one in enumerate(deltas):
+        logprobs = None if number else _chat_logprobs(piece.logprobs, tokens)
+        chunks.append(_chat_delta(envelope, piece.choice, one, logprobs))
     if piece.finish_reason:
-        chunks.append(_chat_delta(envelope, piece.choice, {}, None, piece.finish_reason))
+        chunks.append(_chat_delta(envelope, piece.choice, {}, None, _reason(piece.finish_reason, reader)))
     return chunks
+
+
+def _delta(told: Told) -> Json:
+    match told:
+        case Said(text):
+            return {"content": text}
+        case CallBegun(number):
+            return {"tool_calls": [{"index": number} | _begun(told)]}
+        case CallArguments(number, text):
+            return {"tool_calls": [{"index": number, "function": {"arguments": text}}]}
+        case _:
+            assert_never(told)
+
+
+def _begun(call: CallBegun) -> Json:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+
+
+def _reason(reason: str | None, reader: CallReader | None) -> str | None:
+    """Why an answer ended; one that stopped after a call waits for what the tool says."""
+    return "tool_calls" if reader is not None and reader.calls and reason == "stop" else reason
 
 
 def completion(envelope: Envelope, answers: Sequence[Answer], used: Usage, tokens: TokenBytes | None) -> Json:

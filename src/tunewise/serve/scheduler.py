@@ -2,9 +2,14 @@
 
 Knows waiting, starting and running requests; knows nothing of the network or of time. A prompt whose next block another
 prompt is just computing waits for it, so that a prefix shared by requests that arrive together is computed once.
+
+Models share the places fairly: of those with requests waiting, the one with the fewest answers under way is next, and
+among equals the one that has waited longest for its turn. So a model's one request is let in at the next place that
+gets free, however many of another's stand before it; within a model, requests start in the order of their arrival.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,7 +51,8 @@ class Scheduler:
     shape: KvShape
     cache: PrefixCache
     pools: Pools
-    waiting: deque[Ticket] = field(default_factory=deque)
+    waiting: dict[int, deque[Ticket]] = field(default_factory=dict)
+    """By adapter, the one whose turn is longest ago first; none of the queues is empty."""
     prompts: list[Prompt] = field(default_factory=list)
     choices: dict[int, Choice] = field(default_factory=dict)
     _computing: set[bytes] = field(default_factory=set)
@@ -59,7 +65,11 @@ class Scheduler:
 
     def tickets(self) -> list[Ticket]:
         """Every unfinished request."""
-        return [*self.waiting, *self._admitted.values()]
+        return [*(ticket for queue in self.waiting.values() for ticket in queue), *self._admitted.values()]
+
+    def add(self, ticket: Ticket) -> None:
+        """Let a request wait for its turn."""
+        self.waiting.setdefault(ticket.adapter, deque()).append(ticket)
 
     def plan(self) -> Step:
         """Choose the next step; starts waiting prompts as far as budget, slots and memory allow."""
@@ -102,10 +112,10 @@ class Scheduler:
 
     def cancel(self, number: int) -> Ticket | None:
         """Forget a request wherever it is; None if it is finished already."""
-        for waiting in self.waiting:
-            if waiting.number == number:
-                self.waiting.remove(waiting)
-                return waiting
+        waiting = next((one for queue in self.waiting.values() for one in queue if one.number == number), None)
+        if waiting is not None:
+            self._remove(waiting)
+            return waiting
         ticket = self._admitted.pop(number, None)
         for prompt in [prompt for prompt in self.prompts if prompt.ticket.number == number]:
             self._computing.difference_update(prompt.ticket.hashes[prompt.stored :])
@@ -115,12 +125,29 @@ class Scheduler:
         return ticket
 
     def _next_waiting(self) -> Ticket | None:
-        for ticket in self.waiting:
-            matched = self.cache.matched(ticket.hashes)
-            if matched < len(ticket.hashes) and ticket.hashes[matched] in self._computing:
-                continue
-            return ticket if self._fits(ticket) else None
-        return None
+        """Whose turn it is; None where that one does not fit yet, so that no large request is passed over for ever."""
+        ticket = next(filter(self._may_start, self._in_turn()), None)
+        return ticket if ticket is not None and self._fits(ticket) else None
+
+    def _in_turn(self) -> Iterator[Ticket]:
+        if len(self.waiting) < 2:
+            return iter([ticket for queue in self.waiting.values() for ticket in queue])
+        under_way: Counter[int] = Counter()
+        for ticket in self._admitted.values():
+            under_way[ticket.adapter] += ticket.unfinished
+        turns = sorted(self.waiting, key=lambda adapter: under_way[adapter])
+        return (ticket for adapter in turns for ticket in self.waiting[adapter])
+
+    def _may_start(self, ticket: Ticket) -> bool:
+        matched = self.cache.matched(ticket.hashes)
+        return matched == len(ticket.hashes) or ticket.hashes[matched] not in self._computing
+
+    def _remove(self, ticket: Ticket) -> None:
+        """Take a waiting request out of its queue."""
+        queue = self.waiting[ticket.adapter]
+        queue.remove(ticket)
+        if not queue:
+            del self.waiting[ticket.adapter]
 
     def _fits(self, ticket: Ticket) -> bool:
         admitted = list(self._admitted.values())
@@ -131,7 +158,9 @@ class Scheduler:
         return slots <= self.limits.running and tokens * self.shape.bytes_per_token() <= self.limits.kv_bytes
 
     def _start(self, ticket: Ticket) -> Prompt:
-        self.waiting.remove(ticket)
+        self._remove(ticket)
+        if ticket.adapter in self.waiting:  # to the end of the line
+            self.waiting[ticket.adapter] = self.waiting.pop(ticket.adapter)
         self._admitted[ticket.number] = ticket
         prompt = Prompt.begin(ticket, self.shape, self.cache)
         self._computing.update(ticket.hashes[prompt.stored :])

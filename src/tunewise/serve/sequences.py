@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tunewise.serve.generation import FinishReason, Generation, Piece, TokenLogprob, Usage
+from tunewise.serve.generation import FinishReason, Generation, Piece, Sampling, TokenLogprob, Usage
+from tunewise.serve.grammars import Walk
 from tunewise.serve.kv import KvShape, Place, Strip
 from tunewise.serve.prefix import BLOCK, PrefixCache, block_hashes
 from tunewise.serve.sampling import Draw, generator
+from tunewise.serve.shaping import Offsets, Shape
 from tunewise.serve.text import Decode, TextStream
 
 
@@ -87,12 +89,21 @@ class Choice:
     place: Place | None = None
     held_text: str = ""
     held_logprobs: list[TokenLogprob] = field(default_factory=list)
+    offsets: Offsets | None = None
+    walk: Walk | None = None
 
     @classmethod
     def open(cls, ticket: Ticket, index: int, decode: Decode) -> "Choice":
         """The `index`-th answer of a request, with nothing written yet."""
         generation = ticket.generation
-        return cls(ticket, index, generator(generation.sampling.seed, index), TextStream(decode, generation.stop))
+        return cls(
+            ticket,
+            index,
+            generator(generation.sampling.seed, index),
+            TextStream(generation.decode or decode, generation.stop),
+            offsets=_offsets(generation.sampling),
+            walk=generation.grammar.begin() if generation.grammar else None,
+        )
 
     def where(self) -> Place:
         """Its place; only for choices that are running."""
@@ -104,19 +115,27 @@ class Choice:
         sampling = self.ticket.generation.sampling
         return Draw(sampling.temperature, sampling.top_p, self.noise)
 
+    def shape(self) -> Shape:
+        """What is done to the next token's logits."""
+        return Shape(self.offsets, self.walk)
+
     def take(self, token: int, logprob: TokenLogprob | None, stop_ids: Set[int]) -> Piece | None:
         """Write one token; gives a piece when there is something to show. The last one has a finish reason."""
         generation = self.ticket.generation
         self.last_token = token
         self.tokens += 1
         self.ticket.completion_tokens += 1
+        if self.offsets is not None:
+            self.offsets.take(token)
+        if self.walk is not None:
+            self.walk.take(token)
         ended = token in stop_ids and not generation.ignore_eos
         if not ended:
             self.held_text += self.text.push(token)
             if logprob is not None:
                 self.held_logprobs.append(logprob)
         reason: FinishReason | None = None
-        if ended or self.text.stopped:
+        if ended or self.text.stopped or (self.walk is not None and self.walk.is_over()):
             reason = "stop"
         elif self.tokens >= generation.max_tokens:
             reason = "length"
@@ -131,3 +150,9 @@ class Choice:
         piece = Piece(self.index, self.held_text, tuple(self.held_logprobs), reason)
         self.held_text, self.held_logprobs = "", []
         return piece
+
+
+def _offsets(sampling: Sampling) -> Offsets | None:
+    if not (sampling.bias or sampling.frequency_penalty or sampling.presence_penalty):
+        return None
+    return Offsets(sampling.bias, sampling.frequency_penalty, sampling.presence_penalty)

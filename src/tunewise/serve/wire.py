@@ -13,23 +13,21 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from tunewise.contracts.chat import Message
 from tunewise.contracts.frozen import Frozen
 from tunewise.errors import ConfigError
+from tunewise.serve.wire_forms import Form, converted, read_form
 
 Json: TypeAlias = dict[str, Any]
 Request = TypeVar("Request", bound=Frozen)
 STOP_MAX = 4
 MESSAGES = Annotated[list[Message], msgspec.Meta(min_length=1)]
 TOP_LOGPROBS_MAX = 20
+LOGIT_BIAS_MAX = 1024  # OpenAI names no limit for it; vLLM takes as many as these
+TokenId: TypeAlias = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
+Bias: TypeAlias = Annotated[float, Field(ge=-100, le=100)]
+Penalty: TypeAlias = Annotated[float, Field(ge=-2, le=2)]
 
 ANYTHING: tuple[Any, ...] = ()
 NO_EFFECT: dict[str, tuple[Any, ...]] = {
-    "frequency_penalty": (None, 0),
-    "presence_penalty": (None, 0),
     "repetition_penalty": (None, 1),
-    "logit_bias": (None, {}),
-    "response_format": (None, {"type": "text"}),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
-    "parallel_tool_calls": (None, True, False),
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
     "modalities": (None, ["text"]),
@@ -68,6 +66,9 @@ class Sampled(Frozen):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: dict[TokenId, Bias] | None = Field(default=None, max_length=LOGIT_BIAS_MAX)
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -91,18 +92,26 @@ class Sampled(Frozen):
         """The stop strings as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
+    def bias(self) -> tuple[tuple[int, float], ...]:
+        """What is added to logits, by token id."""
+        return tuple((int(token), value) for token, value in (self.logit_bias or {}).items() if value)
+
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
 class ChatRequest(Sampled):
-    """POST /v1/chat/completions. `messages` is checked by msgspec against contracts.chat, not here."""
+    """POST /v1/chat/completions. Messages and forms are checked by msgspec, not here."""
 
     messages: list[Json]
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
+    response_format: Any = None
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
     def _logprobs_agree(self) -> Self:
@@ -116,13 +125,16 @@ class ChatRequest(Sampled):
         Raises:
             ConfigError: `invalid_messages`, with the path of the field at fault.
         """
-        try:
-            messages: list[Message] = msgspec.convert(self.messages, MESSAGES)
-        except msgspec.ValidationError as error:
-            text, _, path = str(error).partition(" - at ")
-            param = path.strip("`").replace("$", "messages") or "messages"
-            raise ConfigError("invalid_messages", f"{param}: {text}", param=param) from error
+        messages: list[Message] = converted(self.messages, MESSAGES, "messages", "invalid_messages")
         return messages
+
+    def form(self) -> Form:
+        """What the answer is to be.
+
+        Raises:
+            ConfigError: `invalid_value`, with the path of the field at fault.
+        """
+        return read_form(self.response_format, self.tools, self.tool_choice, self.parallel_tool_calls)
 
 
 class CompletionRequest(Sampled):
@@ -203,7 +215,7 @@ def _checked(kind: type[Request], body: Json) -> Request:
 
 def _first(error: ValidationError) -> ConfigError:
     detail = error.errors()[0]
-    param = ".".join(str(part) for part in detail["loc"]) or None
+    param = ".".join(str(part) for part in detail["loc"] if part != "[key]") or None
     if detail["type"] == "extra_forbidden":
         return ConfigError("unknown_parameter", f"Unrecognized request argument supplied: {param}", param=param)
     if detail["type"] == "missing":

@@ -9,6 +9,8 @@ MODEL: Schema = {
     "description": "A base model, an alias, a tuned model, a checkpoint or a deployment.",
     "examples": ["smollm2-135m-instruct"],
 }
+FREQUENCY = "Taken from a token's logit for each time that it was written."
+PRESENCE = "Taken from a token's logit once it was written."
 SAMPLING: Schema = {
     "model": MODEL,
     "max_tokens": {"type": ["integer", "null"], "minimum": 1, "description": "The most tokens to write."},
@@ -21,6 +23,14 @@ SAMPLING: Schema = {
     },
     "n": {"type": ["integer", "null"], "minimum": 1, "maximum": 128, "description": "How many answers."},
     "seed": {"type": ["integer", "null"], "description": "The same seed gives the same answer."},
+    "frequency_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2, "description": FREQUENCY},
+    "presence_penalty": {"type": ["number", "null"], "minimum": -2, "maximum": 2, "description": PRESENCE},
+    "logit_bias": {
+        "type": ["object", "null"],
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        "maxProperties": 1024,
+        "description": "Added to the logits of tokens, by their ids in this model.",
+    },
     "stop": {
         "anyOf": [
             {"type": "string", "minLength": 1},
@@ -36,6 +46,7 @@ SAMPLING: Schema = {
         "description": "Only with `stream`.",
     },
 }
+FUNCTION_NAME: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}
 CHAT_REQUEST: Schema = {
     "type": "object",
     "required": ["model", "messages"],
@@ -61,6 +72,54 @@ CHAT_REQUEST: Schema = {
             "minimum": 0,
             "maximum": 20,
             "description": "Of how many of the likeliest tokens.",
+        },
+        "response_format": {
+            "type": ["object", "null"],
+            "required": ["type"],
+            "properties": {
+                "type": {"enum": ["text", "json_object", "json_schema"]},
+                "json_schema": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {"name": FUNCTION_NAME, "schema": {"type": "object"}},
+                },
+            },
+            "description": "The form of the answer; a schema is enforced while the model writes.",
+        },
+        "tools": {
+            "type": ["array", "null"],
+            "maxItems": 128,
+            "items": {
+                "type": "object",
+                "required": ["type", "function"],
+                "properties": {
+                    "type": {"const": "function"},
+                    "function": {
+                        "type": "object",
+                        "required": ["name"],
+                        "properties": {"name": FUNCTION_NAME, "parameters": {"type": ["object", "null"]}},
+                    },
+                },
+            },
+            "description": "Functions that the model may call.",
+        },
+        "tool_choice": {
+            "anyOf": [
+                {"enum": ["none", "auto", "required", None]},
+                {
+                    "type": "object",
+                    "required": ["type", "function"],
+                    "properties": {
+                        "type": {"const": "function"},
+                        "function": {"type": "object", "required": ["name"], "properties": {"name": FUNCTION_NAME}},
+                    },
+                },
+            ],
+            "description": "Whether the model may call, must call, or must call one of them.",
+        },
+        "parallel_tool_calls": {
+            "type": ["boolean", "null"],
+            "description": "Whether the model may make several calls at once.",
         },
     },
     "examples": [
@@ -116,5 +175,6 @@ def answers(kind: str, choice: Schema) -> dict[int | str, Schema]:
 
 
 FINISH_REASON: Schema = {"enum": ["stop", "length", None]}
-CHAT_ANSWERS = answers("chat.completion", {"message": {"type": "object"}, "finish_reason": FINISH_REASON})
+CHAT_REASON: Schema = {"enum": ["stop", "length", "tool_calls", None]}
+CHAT_ANSWERS = answers("chat.completion", {"message": {"type": "object"}, "finish_reason": CHAT_REASON})
 COMPLETION_ANSWERS = answers("text_completion", {"text": {"type": "string"}, "finish_reason": FINISH_REASON})

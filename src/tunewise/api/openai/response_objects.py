@@ -1,15 +1,15 @@
-"""The Responses API's objects and events, made from a chat's answer. Knows both wires; knows no route and no model."""
+"""The Responses API's objects, made from a chat's answer. Knows both wires; knows no route and no model."""
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
 from pydantic import Field
 
+from tunewise.api.openai.response_forms import FunctionChoice, FunctionTool, TextConfig, ToolChoice
 from tunewise.api.openai.wire import Identified, Wire
-from tunewise.jobs.completions import DATA, END, Usage
+from tunewise.jobs.completions import Usage
 
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete", "failed"]
 
@@ -30,6 +30,19 @@ class OutputMessage(Identified):
     role: Literal["assistant"] = "assistant"
     status: Status
     content: list[OutputText]
+
+
+class FunctionCall(Identified):
+    """A call that the model makes; what comes of it is sent back under `call_id`."""
+
+    type: Literal["function_call"] = "function_call"
+    status: Status
+    call_id: str
+    name: str
+    arguments: str = Field(description="A JSON object in a string.")
+
+
+OutputItem: TypeAlias = OutputMessage | FunctionCall
 
 
 class InputDetails(Wire):
@@ -68,18 +81,6 @@ class Failure(Wire):
     message: str
 
 
-class PlainText(Wire):
-    """The one format there is."""
-
-    type: Literal["text"] = "text"
-
-
-class TextConfig(Wire):
-    """How the text is formed."""
-
-    format: PlainText = PlainText()
-
-
 class Echoed(Wire):
     """What an answer tells again of its request; null where it was left out."""
 
@@ -89,6 +90,10 @@ class Echoed(Wire):
     temperature: float | None
     top_p: float | None
     user: str | None
+    parallel_tool_calls: bool = True
+    tool_choice: ToolChoice | FunctionChoice = "auto"
+    tools: list[FunctionTool] = Field(default=[])
+    text: TextConfig = TextConfig()
 
 
 class ResponseObject(Echoed, Identified):
@@ -100,40 +105,58 @@ class ResponseObject(Echoed, Identified):
     completed_at: int | None = None
     status: Status
     model: str = Field(description="What answered; an alias is told by its model.")
-    output: list[OutputMessage]
+    output: list[OutputItem]
     usage: ResponseUsage | None = None
     error: Failure | None = None
     incomplete_details: Incomplete | None = None
     store: Literal[False] = False
     previous_response_id: None = None
-    parallel_tool_calls: bool = True
-    tool_choice: Literal["auto"] = "auto"
-    tools: list[None] = Field(default=[], description="Always empty here.")
-    text: TextConfig = TextConfig()
     truncation: Literal["disabled"] = "disabled"
 
 
-class _Said(msgspec.Struct):
+class CalledFunction(msgspec.Struct):
+    """What chat says of a called function; in a chunk, as much of it as is new."""
+
+    name: str = ""
+    arguments: str = ""
+
+
+class Called(msgspec.Struct):
+    """A call in chat's words. `id` and `name` stand in a call's first chunk only."""
+
+    function: CalledFunction
+    id: str = ""
+    index: int = 0
+
+
+class Spoken(msgspec.Struct):
+    """A message or a delta of one."""
+
     content: str | None = None
+    tool_calls: list[Called] | None = None
 
 
-class _Choice(msgspec.Struct):
-    message: _Said = msgspec.field(default_factory=_Said)
-    delta: _Said = msgspec.field(default_factory=_Said)
+class ChatChoice(msgspec.Struct):
+    """One answer; only one is asked for."""
+
+    message: Spoken = msgspec.field(default_factory=Spoken)
+    delta: Spoken = msgspec.field(default_factory=Spoken)
     finish_reason: str | None = None
 
 
-class _Failed(msgspec.Struct):
+class Failed(msgspec.Struct):
+    """Why a stream has no end."""
+
     message: str
 
 
-class _Chat(msgspec.Struct):
+class Chat(msgspec.Struct):
     """A chat completion or a chunk of one, as far as it is looked at."""
 
     model: str = ""
-    choices: list[_Choice] = []
+    choices: list[ChatChoice] = []
     usage: Usage | None = None
-    error: _Failed | None = None
+    error: Failed | None = None
 
 
 class Story(NamedTuple):
@@ -141,23 +164,17 @@ class Story(NamedTuple):
 
     echoed: Echoed
     id: str
-    message_id: str
     created_at: int
     model: str
-
-    def message(self, status: Status, text: str | None) -> OutputMessage:
-        """The model's message as it stands; `text` None: not begun."""
-        content = [] if text is None else [OutputText(text=text)]
-        return OutputMessage(id=self.message_id, status=status, content=content)
 
     def begun(self) -> ResponseObject:
         """The answer before its first word."""
         return self._response("in_progress", [])
 
-    def ended(self, text: str, finish_reason: str | None, used: Usage | None) -> ResponseObject:
+    def ended(self, output: list[OutputItem], finish_reason: str | None, used: Usage | None) -> ResponseObject:
         """The whole answer."""
         status = status_of(finish_reason)
-        response = self._response(status, [self.message(status, text)])
+        response = self._response(status, output)
         told = {"usage": None if used is None else usage(used)}
         if status == "incomplete":
             return response.model_copy(update=told | {"incomplete_details": Incomplete()})
@@ -167,7 +184,7 @@ class Story(NamedTuple):
         """What is left of an answer whose model's server stopped."""
         return self._response("failed", []).model_copy(update={"error": Failure(message=message)})
 
-    def _response(self, status: Status, output: list[OutputMessage]) -> ResponseObject:
+    def _response(self, status: Status, output: list[OutputItem]) -> ResponseObject:
         told = self.echoed.model_dump()
         return ResponseObject(
             **told, id=self.id, created_at=self.created_at, model=self.model, status=status, output=output
@@ -176,8 +193,20 @@ class Story(NamedTuple):
 
 def begin(echoed: Echoed, model: str) -> Story:
     """A new answer."""
-    digits = secrets.token_hex(16)
-    return Story(echoed, f"resp_{digits}", f"msg_{digits}", int(time.time()), model)
+    return Story(echoed, f"resp_{secrets.token_hex(16)}", int(time.time()), model)
+
+
+def message(status: Status, text: str | None, id: str | None = None) -> OutputMessage:
+    """The model's message as it stands; `text` None: not begun."""
+    content = [] if text is None else [OutputText(text=text)]
+    return OutputMessage(id=id or f"msg_{secrets.token_hex(16)}", status=status, content=content)
+
+
+def function_call(status: Status, call: Called, id: str | None = None) -> FunctionCall:
+    """A call as it stands."""
+    name, arguments = call.function.name, call.function.arguments
+    made = id or f"fc_{secrets.token_hex(16)}"
+    return FunctionCall(id=made, status=status, call_id=call.id, name=name, arguments=arguments)
 
 
 def status_of(finish_reason: str | None) -> Status:
@@ -197,73 +226,11 @@ def usage(used: Usage) -> ResponseUsage:
 
 def response(echoed: Echoed, chat: bytes) -> ResponseObject:
     """A whole chat completion as a response."""
-    answer = msgspec.json.decode(chat, type=_Chat)
+    answer = msgspec.json.decode(chat, type=Chat)
     (choice,) = answer.choices
-    return begin(echoed, answer.model).ended(choice.message.content or "", choice.finish_reason, answer.usage)
-
-
-async def events(echoed: Echoed, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """A chat's stream as this API's events: created, in progress, the text as it comes, and how it ended."""
-    teller = _Teller(echoed)
-    async for piece in pieces:
-        told = [event for chunk in _chunks(piece) for event in teller.tell(chunk)]
-        yield b"".join(told)
-
-
-def _chunks(piece: bytes) -> Iterator[_Chat]:
-    for event in piece.split(END):
-        content = event.removeprefix(DATA)
-        if content.startswith(b"{"):
-            yield msgspec.json.decode(content, type=_Chat)
-
-
-class _Teller:
-    """Tells a stream, event by event, numbered from 0."""
-
-    def __init__(self, echoed: Echoed) -> None:
-        self._echoed = echoed
-        self._story: Story | None = None
-        self._number = 0
-        self._text: list[str] = []
-        self._finish_reason: str | None = None
-
-    def tell(self, chunk: _Chat) -> Iterator[bytes]:
-        """The events of one chunk."""
-        if self._story is None:
-            self._story = begin(self._echoed, chunk.model)
-            yield from self._opening(self._story)
-        for choice in chunk.choices:
-            self._finish_reason = choice.finish_reason
-            if choice.delta.content:
-                self._text.append(choice.delta.content)
-                yield self._on_part("output_text.delta", delta=choice.delta.content, logprobs=[])
-        if chunk.usage is not None:
-            yield from self._closing(self._story, chunk.usage)
-        if chunk.error is not None:
-            yield self._event("failed", response=self._story.failed(chunk.error.message).model_dump())
-
-    def _opening(self, story: Story) -> Iterator[bytes]:
-        begun = story.begun().model_dump()
-        yield self._event("created", response=begun)
-        yield self._event("in_progress", response=begun)
-        item = story.message("in_progress", None).model_dump()
-        yield self._event("output_item.added", output_index=0, item=item)
-        yield self._on_part("content_part.added", part=OutputText(text="").model_dump())
-
-    def _closing(self, story: Story, used: Usage) -> Iterator[bytes]:
-        text, status = "".join(self._text), status_of(self._finish_reason)
-        yield self._on_part("output_text.done", text=text, logprobs=[])
-        yield self._on_part("content_part.done", part=OutputText(text=text).model_dump())
-        yield self._event("output_item.done", output_index=0, item=story.message(status, text).model_dump())
-        ended = story.ended(text, self._finish_reason, used)
-        yield self._event(status, response=ended.model_dump())
-
-    def _on_part(self, kind: str, **fields: Any) -> bytes:  # noqa: ANN401 - JSON
-        assert self._story
-        return self._event(kind, item_id=self._story.message_id, output_index=0, content_index=0, **fields)
-
-    def _event(self, kind: str, **fields: Any) -> bytes:  # noqa: ANN401 - JSON
-        name = f"response.{kind}"
-        body = {"type": name, "sequence_number": self._number, **fields}
-        self._number += 1
-        return b"event: " + name.encode() + b"\n" + DATA + msgspec.json.encode(body) + END
+    status, calls = status_of(choice.finish_reason), choice.message.tool_calls or []
+    output: list[OutputItem] = []
+    if choice.message.content or not calls:
+        output.append(message(status, choice.message.content or ""))
+    output += [function_call(status, call) for call in calls]
+    return begin(echoed, answer.model).ended(output, choice.finish_reason, answer.usage)

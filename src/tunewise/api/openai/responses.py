@@ -1,18 +1,21 @@
-"""/v1/responses: the Responses API for text, without state: each request is a chat request, answered in other words.
+"""/v1/responses: the Responses API for text and function calls, without state: each request is a chat request.
 
 What would need state, or a tool of the vendor's, is refused by its name, unless its value asks for nothing.
 """
 
 import json
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 from tunewise.api.dependencies import AskerDep, RelayDep
 from tunewise.api.openai.completion_schemas import BUSY, STREAM
-from tunewise.api.openai.response_objects import Echoed, ResponseObject, events, response
+from tunewise.api.openai.response_events import events
+from tunewise.api.openai.response_forms import FunctionChoice, FunctionTool, TextConfig, ToolChoice, renamed
+from tunewise.api.openai.response_items import InputItem, InputMessage, chat_messages, text_or_list
+from tunewise.api.openai.response_objects import Echoed, ResponseObject, response
 from tunewise.api.relay import read_request, relay_asked
 from tunewise.api.route import Route
 from tunewise.api.texts import Id, Line, Metadata
@@ -23,7 +26,6 @@ from tunewise.jobs.completions import Stream, Whole
 router = APIRouter(prefix="/responses", tags=["responses"], route_class=Route)
 
 NO_STATE = "this server keeps no responses; send the messages so far in `input`"
-NO_TOOLS = "no model here calls tools"
 REFUSED: dict[str, tuple[tuple[JsonValue, ...], str]] = {
     "store": ((None, False), "this server keeps no responses; send false, or leave it out"),
     "previous_response_id": ((None,), NO_STATE),
@@ -31,11 +33,8 @@ REFUSED: dict[str, tuple[tuple[JsonValue, ...], str]] = {
     "context_management": ((None, []), NO_STATE),
     "background": ((None, False), "this server keeps no responses to ask for later; wait for the answer"),
     "prompt": ((None,), "this server keeps no prompts; send `instructions` and `input`"),
-    "tools": ((None, []), NO_TOOLS),
-    "tool_choice": ((None, "none", "auto"), NO_TOOLS),
-    "max_tool_calls": ((None,), NO_TOOLS),
+    "max_tool_calls": ((None,), "it limits the vendor's own tools, of which there are none here"),
     "include": ((None, []), "there is nothing to include"),
-    "text": ((None, {}, {"format": {"type": "text"}}), "this server answers in plain text"),
     "reasoning": ((None, {}, {"effort": "none"}), "no model here reasons apart from its answer"),
     "truncation": ((None, "disabled"), "this server drops no input; shorten it"),
     "top_logprobs": ((None, 0), "/v1/chat/completions tells log-probabilities"),
@@ -44,47 +43,11 @@ REFUSED: dict[str, tuple[tuple[JsonValue, ...], str]] = {
     "service_tier": ((None, "auto", "default"), "this server has one tier"),
 }
 """What is not honoured: the values that ask for nothing, and why any other is refused."""
-FIELDS = {"messages": "input", "max_completion_tokens": "max_output_tokens"}
-"""Chat's fields that are called otherwise here."""
 
 
 def _describe_refused(schema: dict[str, Any]) -> None:
     for name, (values, why) in REFUSED.items():
         schema["properties"][name] = {"enum": list(values), "description": f"Of no effect here: {why}."}
-
-
-def _text_or_list(value: object) -> str:
-    """Which of the two is meant, so that an error is told of that one."""
-    return "text" if isinstance(value, str) else "list"
-
-
-class TextPart(Frozen):
-    """A part of a message. `annotations` and `logprobs` stand in an earlier answer that is sent back, and are empty."""
-
-    type: Literal["input_text", "output_text"]
-    text: str
-    annotations: Annotated[list[JsonValue], Field(max_length=0)] | None = None
-    logprobs: Annotated[list[JsonValue], Field(max_length=0)] | None = None
-
-
-class InputMessage(Frozen):
-    """A message. `id`, `status` and `phase` stand in an earlier answer that is sent back, and are of no effect."""
-
-    type: Literal["message"] | None = None
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[TextPart], Field(min_length=1), Tag("list")],
-        Discriminator(_text_or_list),
-    ]
-    id: Id | None = None
-    status: Literal["in_progress", "completed", "incomplete"] | None = None
-    phase: Literal["commentary", "final_answer"] | None = None
-
-    def chat(self) -> dict[str, Any]:
-        """The message as chat has it."""
-        if isinstance(self.content, str):
-            return {"role": self.role, "content": self.content}
-        return {"role": self.role, "content": [{"type": "text", "text": part.text} for part in self.content]}
 
 
 class CreateResponse(Frozen):
@@ -97,8 +60,8 @@ class CreateResponse(Frozen):
         examples=["smollm2-135m-instruct"],
     )
     input: Annotated[
-        Annotated[str, Tag("text")] | Annotated[list[InputMessage], Field(min_length=1), Tag("list")],
-        Discriminator(_text_or_list),
+        Annotated[str, Tag("text")] | Annotated[list[InputItem], Field(min_length=1), Tag("list")],
+        Discriminator(text_or_list),
     ] = Field(description="What the user says, or the messages so far.", examples=["Hello"])
     instructions: str | None = Field(default=None, description="A system message before the input.")
     max_output_tokens: Annotated[int, Field(ge=1)] | None = Field(
@@ -114,7 +77,12 @@ class CreateResponse(Frozen):
     safety_identifier: Line | None = Field(default=None, description="Of no effect here.")
     prompt_cache_key: Line | None = Field(default=None, description="Of no effect here: every prefix is cached.")
     prompt_cache_retention: Line | None = Field(default=None, description="Of no effect here.")
-    parallel_tool_calls: bool | None = Field(default=None, description="Of no effect here: no model calls tools.")
+    text: TextConfig | None = Field(default=None, description="The form of the answer; a JSON schema is enforced.")
+    tools: list[FunctionTool] | None = Field(default=None, description="Functions that the model may call.")
+    tool_choice: ToolChoice | FunctionChoice | None = Field(
+        default=None, description="Whether it may call, must call, or must call one of them.", examples=["auto"]
+    )
+    parallel_tool_calls: bool | None = Field(default=None, description="Whether it may make several calls at once.")
 
     @model_validator(mode="before")
     @classmethod
@@ -133,10 +101,16 @@ class CreateResponse(Frozen):
         said = [InputMessage(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         asked: dict[str, Any] = {
             "model": self.model,
-            "messages": [*system, *(message.chat() for message in said)],
+            "messages": [*system, *chat_messages(said)],
             "max_completion_tokens": self.max_output_tokens,
             "temperature": self.temperature,
             "top_p": self.top_p,
+            "response_format": self.text.chat() if self.text else None,
+            "tools": [tool.chat() for tool in self.tools] if self.tools else None,
+            "tool_choice": self.tool_choice.chat()
+            if isinstance(self.tool_choice, FunctionChoice)
+            else self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
         }
         if self.stream:
             asked |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -151,6 +125,10 @@ class CreateResponse(Frozen):
             temperature=self.temperature,
             top_p=self.top_p,
             user=self.user,
+            parallel_tool_calls=self.parallel_tool_calls is not False,
+            tool_choice=self.tool_choice or "auto",
+            tools=self.tools or [],
+            text=self.text or TextConfig(),
         )
 
 
@@ -173,5 +151,5 @@ def _retold(echoed: Echoed, chat: Whole | Stream) -> Whole | Stream:
     if chat.status == 200:
         return chat._replace(content=response(echoed, chat.content).model_dump_json().encode())
     error: dict[str, Any] = json.loads(chat.content)["error"]
-    named = error | {"param": FIELDS.get(error["param"], error["param"])}
+    named = error | {"param": renamed(error["param"])}
     return chat._replace(content=json.dumps({"error": named}).encode())
