@@ -21,6 +21,7 @@ from tunewise.serve.attention import DecodeGroup, PromptSpan, StepLayout
 from tunewise.serve.generation import Deliver, Event, Failed, Finished, Generation, TokenLogprob
 from tunewise.serve.kv import Pools
 from tunewise.serve.network import Network
+from tunewise.serve.parity import replay
 from tunewise.serve.prefix import PrefixCache
 from tunewise.serve.sampling import logprobs, sample
 from tunewise.serve.scheduler import Limits, Scheduler, Step
@@ -96,7 +97,7 @@ class Engine:
         """Read an adapter and hold it under `name`.
 
         Raises:
-            ModelError: it cannot be read, does not fit, or the name is taken.
+            ModelError: it cannot be read, does not fit, does not answer as it was trained to, or the name is taken.
         """
         adapter = read_adapter(name, path)
         self._ask(lambda: self._put_adapter(adapter))
@@ -129,6 +130,11 @@ class Engine:
             raise ModelError("adapter_exists", message, param="lora_name")
         key = next(self._adapter_keys)
         self._network.put_adapter(key, adapter)
+        try:
+            replay(self._network, key, adapter.name, adapter.path, self._decode)
+        except ModelError:
+            self._network.drop_adapter(key)
+            raise
         self._keys[adapter.name] = key
         self.adapters[adapter.name] = adapter.path
 
