@@ -1,4 +1,4 @@
-"""`tunewise export MODEL --to ...`: a tuned model for somewhere else; prints what was written and what the gate found."""
+"""`tunewise export MODEL --to ...`: a tuned model for elsewhere; prints what was written and what the gate found."""
 
 from pathlib import Path
 from typing import Annotated
