@@ -51,7 +51,7 @@ def test_an_experiment_is_exported_by_its_suffix_and_told_of(trained: Path, tmp_
 
 @pytest.mark.usefixtures("platform")
 def test_a_run_directory_is_exported_with_a_card_of_its_run(trained: Path, tmp_path: Path) -> None:
-    run = next(trained.glob("train-*"))
+    run = next(trained.glob("train-*/"))
     result = export(str(run), "--to", "hub-dir", "--output", str(tmp_path / "out"), "--json")
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
@@ -74,7 +74,7 @@ def test_a_tuned_model_is_exported_by_its_name(platform: Platform, tiny_model: B
 
 @pytest.mark.usefixtures("platform")
 def test_weights_that_training_did_not_write_are_refused(trained: Path, tmp_path: Path) -> None:
-    run = shutil.copytree(next(trained.glob("train-*")), tmp_path / "run")
+    run = shutil.copytree(next(trained.glob("train-*/")), tmp_path / "run")
     with (run / "adapter" / "adapter_model.safetensors").open("ab") as file:
         file.write(b"x")
     result = export(str(run), "--to", "merged")
@@ -85,7 +85,7 @@ def test_weights_that_training_did_not_write_are_refused(trained: Path, tmp_path
 
 @pytest.mark.usefixtures("platform")
 def test_an_adapter_that_answers_otherwise_is_refused_in_the_childs_words(trained: Path, tmp_path: Path) -> None:
-    adapter = shutil.copytree(next(trained.glob("train-*")) / "adapter", tmp_path / "adapter")
+    adapter = shutil.copytree(next(trained.glob("train-*/")) / "adapter", tmp_path / "adapter")
     parity = json.loads((adapter / "parity.json").read_text())
     parity["prompts"][0]["continuation"][1] = 17
     (adapter / "parity.json").write_text(json.dumps(parity))

@@ -16,12 +16,13 @@ from tunewise.contracts.chat import UserMessage
 from tunewise.contracts.run import BaseModelRef
 from tunewise.data.template import MARK, Template
 from tunewise.errors import ConfigError, ModelError
-from tunewise.export import gguf_file
+from tunewise.export import gguf_file, gguf_tokens
 from tunewise.export.gguf_tokens import way_of_cutting
 from tunewise.export.llama_cpp import LlamaCpp
 from tunewise.export.modelfile import STYLES, default_system, modelfile
 from tunewise.export.publish import export
 from tunewise.modeling.convert import convert_gguf
+from tunewise.modeling.parity import TOLERANCES
 
 TEXT = "List the words of the recipe: 1250 apples, don't stop!  Straße 5 €\n\n\tIs it two?"
 WAYS_OF_SMOLLM = {
@@ -49,30 +50,40 @@ def tuned(tiny_model: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("quantisation", ["f16", "q8_0"])
 @pytest.mark.parametrize("family", ["smollm2", "llama3", "qwen2", "qwen3", "gemma3"])
-def test_llama_cpp_answers_as_the_adapter_and_the_import_reads_it_back(
+def test_llama_cpp_answers_as_the_adapter_and_reads_texts_alike(
     family: str, quantisation: str, tuned: Callable[[str], Tuned], tmp_path: Path
 ) -> None:
     one = tuned(family)
     output = tmp_path / "out"
     report = export(spec_of(one.base, one.adapter, output, target="gguf", quantisation=quantisation))
     assert (report.checked_with, report.prompts) == ("llama.cpp", 4)
+    assert report.widest_logprob is not None
+    assert 0 < report.widest_logprob < TOLERANCES[quantisation].logprob  # type: ignore[index]
     file = output / f"a-test-{quantisation}.gguf"
     assert set(report.files) == {file.name, "Modelfile"}
     template = Template.load(one.base.path)
     with LlamaCpp(file, 64, end=min(template.stop_ids)) as llama:
         assert llama.tokens(TEXT) == template.encode(TEXT)
-    convert_gguf(file, tmp_path / "back")
+
+
+@pytest.mark.parametrize("family", ["smollm2", "qwen2"])
+def test_our_import_reads_it_back(family: str, tuned: Callable[[str], Tuned], tmp_path: Path) -> None:
+    one = tuned(family)
+    export(spec_of(one.base, one.adapter, tmp_path / "out", target="gguf"))
+    convert_gguf(tmp_path / "out" / "a-test-f16.gguf", tmp_path / "back")
     back = AutoModelForCausalLM.from_pretrained(tmp_path / "back", dtype=torch.float32)
     drift = (logits(back).log_softmax(-1) - one.logits().log_softmax(-1)).abs().max()
-    # The import keeps bfloat16. Gemma's own scale of queries (24 here) is none that the import knows: it is in a norm.
-    assert drift < (0.2 if family != "gemma3" else 3.0)
+    assert drift < 0.2  # the import keeps bfloat16
+    template, theirs = Template.load(one.base.path), Template.load(tmp_path / "back")
+    assert theirs.encode(TEXT) == template.encode(TEXT)
+    assert theirs.stop_ids == template.stop_ids
 
 
 @pytest.mark.parametrize("tensor", ["blk.1.attn_q.weight", "blk.0.ffn_down.weight"])
 def test_a_mistake_in_the_file_is_found_and_named(
     tensor: str, tuned: Callable[[str], Tuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = tuned("smollm2")
+    one = tuned("llama3")
     turned = gguf_file._turned
 
     def careless(stored: gguf_file.Stored) -> Any:  # noqa: ANN401  # an array
@@ -94,19 +105,17 @@ def test_queries_that_were_not_put_in_llama_cpps_order_are_found(
     assert refused.value.code == "parity_failed"
 
 
-def test_words_cut_otherwise_are_found(
+def test_texts_cut_otherwise_are_found(
     tuned: Callable[[str], Tuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = tuned("qwen2")
-    monkeypatch.setattr("tunewise.export.gguf_tokens.WORDS", dict.fromkeys(_words(one.base), "bert-bge"))
-    with pytest.raises(ModelError, match=r"prompt 1 \(.*token \d+ is .* in training and .* in llama\.cpp") as refused:
+    pairs = gguf_tokens._pairs
+    monkeypatch.setattr(gguf_tokens, "_pairs", lambda model: pairs(model)[:10])
+    with pytest.raises(
+        ModelError, match=r"prompt 1 \((?s:.*)token \d+ is .* in training and .* in llama\.cpp"
+    ) as refused:
         export(spec_of(one.base, one.adapter, tmp_path / "out", target="gguf"))
     assert refused.value.code == "tokens_differ"
-
-
-def _words(base: BaseModelRef) -> list[str]:
-    tokenizer = json.loads((base.path / "tokenizer.json").read_bytes())
-    return [tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]]
 
 
 def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(tmp_path: Path, family_model: Any) -> None:  # noqa: ANN401
@@ -168,7 +177,7 @@ def test_a_modelfile_writes_turns_as_the_template_does(family: str, tuned: Calla
     base = tuned(family).base
     template = Template.load(base.path)
     text = modelfile("it.gguf", template, base.path)
-    rendered = template.decode(template.prompt_ids([UserMessage(role="user", content=MARK)]), skip_special=False)
+    rendered = template.decode(template.prompt_ids([UserMessage(content=MARK)]), skip_special=False)
     style = next(style for style in STYLES if style.sign in rendered)
     assert rendered.endswith(style.turn.format(role="user", text=MARK) + style.opening)
     assert text.startswith("FROM ./it.gguf\nTEMPLATE ")

@@ -221,7 +221,7 @@ def test_a_mistake_in_writing_is_found_in_what_was_written(
 
     def careless(spec: ExportSpec, place: Path, *rest: Any) -> None:  # noqa: ANN401  # passed on
         write(spec, place, *rest)
-        scale_tensor(place / "model.safetensors", "model.layers.0.self_attn.q_proj.weight", 0.5)
+        scale_tensor(place / "model.safetensors", "model.layers.0.mlp.down_proj.weight", -2)
 
     monkeypatch.setattr(publish, "write_merged", careless)
     with pytest.raises(ModelError, match="prompt 1 of 4"):

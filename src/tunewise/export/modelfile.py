@@ -60,7 +60,7 @@ def default_system(style: Style, template: Template) -> str | None:
     """What the template has a system say where a conversation has none."""
     if not style.system:
         return None
-    text = template.decode(template.prompt_ids([UserMessage(role="user", content=MARK)]), skip_special=False)
+    text = template.decode(template.prompt_ids([UserMessage(content=MARK)]), skip_special=False)
     before, _, after = style.turn.format(role="system", text=MARK).partition(MARK)
     _, found, rest = text.partition(before)
     return rest.partition(after)[0] if found else None

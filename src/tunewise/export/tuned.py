@@ -98,7 +98,7 @@ def tokenizer_directory(spec: ExportSpec) -> Path:
 
 def reference(spec: ExportSpec, template: Template) -> Parity:
     """What the model answers now, as PEFT computes it, to be held against what is written."""
-    prompts = [template.prompt_ids([UserMessage(role="user", content=question)]) for question in QUESTIONS]
+    prompts = [template.prompt_ids([UserMessage(content=question)]) for question in QUESTIONS]
     tuned = load_model(spec.source) if spec.kind == "model" else on_base(spec, spec.source).get_base_model()
     with as_hosted(tuned):
         return Parity(dtype="float32", prompts=greedy_answers(tuned, prompts, template.stop_ids, new_tokens=NEW_TOKENS))

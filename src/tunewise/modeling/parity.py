@@ -77,7 +77,9 @@ def read_parity(directory: Path) -> Parity | None:
         parity = Parity.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except ValidationError as error:
+        raise _unreadable(file, error.errors()[0]["msg"]) from error
+    except OSError as error:
         raise _unreadable(file, str(error)) from error
     for prompt in parity.prompts:
         if len(prompt.logprobs) != len(prompt.continuation):
