@@ -27,7 +27,7 @@ from tunewise.contracts.parity import ParityPrompt
 from tunewise.data.formats import read_examples
 from tunewise.data.template import Template
 from tunewise.export.llama_cpp import LlamaCpp
-from tunewise.export.tuned import on_base, tokenizer_directory
+from tunewise.export.tuned import adapted_base, tokenizer_directory
 from tunewise.jobs import exporting
 from tunewise.jobs.platform import open_platform
 from tunewise.modeling.greedy import as_hosted, greedy_answers
@@ -77,7 +77,7 @@ def _spec(options: argparse.Namespace) -> ExportSpec:
 
 
 def _references(spec: ExportSpec, prompts: list[list[int]], template: Template, tokens: int) -> list[ParityPrompt]:
-    adapted = on_base(spec, spec.source).get_base_model()
+    adapted = adapted_base(spec, spec.source)
     found: list[ParityPrompt] = []
     with as_hosted(adapted):
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):

@@ -91,7 +91,7 @@ def test_an_adapter_that_answers_otherwise_is_refused_in_the_childs_words(traine
     (adapter / "parity.json").write_text(json.dumps(parity))
     result = export(str(adapter), "--to", "merged", "--output", str(tmp_path / "out"))
     assert result.exit_code == 4
-    assert "error (parity_failed): the merged export of adapter: prompt 1 of 8" in result.stderr
+    assert "error (parity_failed): the merged export of adapter: prompt 1 of" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -21,7 +21,7 @@ from tunewise.export.publish import export
 def main(arguments: list[str]) -> int:
     """The command; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    transformers_logging.set_verbosity_error()
+    transformers_logging.set_verbosity(logging.ERROR)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         report = export(_spec(Path(arguments[0])))

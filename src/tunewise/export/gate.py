@@ -6,14 +6,12 @@ so that what is seen is their own rounding; llama.cpp computes as it does for ev
 
 from pathlib import Path
 
-from peft import PeftModel
-
 from tunewise.contracts.export import ExportSpec
 from tunewise.contracts.parity import Parity
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError
 from tunewise.export.llama_cpp import LlamaCpp, is_installed
-from tunewise.export.tuned import load_model, on_base
+from tunewise.export.tuned import adapted_base, load_model
 from tunewise.modeling.parity import Agreement, readings_of, require_parity, tolerance
 
 
@@ -23,8 +21,8 @@ def check_adapter(spec: ExportSpec, place: Path, parity: Parity, template: Templ
     Raises:
         ModelError: parity_failed.
     """
-    adapted: PeftModel = on_base(spec, place)
-    readings = [readings_of(adapted.get_base_model(), prompt) for prompt in parity.prompts]
+    adapted = adapted_base(spec, place)
+    readings = [readings_of(adapted, prompt) for prompt in parity.prompts]
     return require_parity(
         parity.prompts, readings, tolerance("float32", parity.dtype), what=what, decode=template.decode
     )

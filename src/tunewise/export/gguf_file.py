@@ -198,7 +198,8 @@ def _llama3_factors(config: PreTrainedConfig, rope: dict[str, Any]) -> Tensor:
     turns = rope["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     smooth = (turns - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
     smooth = smooth.clamp(0, 1)
-    return 1 / ((1 - smooth) / rope["factor"] + smooth)
+    factors: Tensor = 1 / ((1 - smooth) / rope["factor"] + smooth)
+    return factors
 
 
 def _unsupported(spec: ExportSpec, why: str) -> ModelError:

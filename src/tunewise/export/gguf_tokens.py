@@ -119,8 +119,8 @@ def _tokens(tokenizer: dict[str, Any], vocabulary: int) -> tuple[list[str], list
 
 def _pairs(model: dict[str, Any]) -> list[tuple[str, str]]:
     """Merges in their order; older files have each as one text."""
-    merges = model["merges"]
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in merges]
+    parts = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in model["merges"])
+    return [(left, right) for left, right in parts]
 
 
 def _scores(model: dict[str, Any], tokens: list[str]) -> list[float]:

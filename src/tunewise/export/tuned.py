@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -61,7 +61,8 @@ def load_model(directory: Path) -> PreTrainedModel:
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError("cannot_load_model", f"{directory} cannot be loaded as a language model: {error}") from error
-    return model.eval()
+    model.train(False)
+    return model
 
 
 def on_base(spec: ExportSpec, adapter: Path) -> PeftModel:
@@ -73,9 +74,20 @@ def on_base(spec: ExportSpec, adapter: Path) -> PeftModel:
     base = load_base(spec)
     try:
         with _peft_warnings():
-            return PeftModel.from_pretrained(base, str(adapter)).eval()
+            adapted = PeftModel.from_pretrained(base, str(adapter))
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError("adapter_unreadable", f"{adapter} does not load on {base.name_or_path}: {error}") from error
+    adapted.train(False)
+    return adapted
+
+
+def adapted_base(spec: ExportSpec, adapter: Path) -> PreTrainedModel:
+    """As `on_base`, as the model of transformers that has PEFT's layers in it.
+
+    Raises:
+        ModelError: as `on_base`.
+    """
+    return cast(PreTrainedModel, on_base(spec, adapter).get_base_model())
 
 
 def load_tuned(spec: ExportSpec) -> PreTrainedModel:
@@ -88,7 +100,7 @@ def load_tuned(spec: ExportSpec) -> PreTrainedModel:
         return load_model(spec.source)
     merge: Any = on_base(spec, spec.source).merge_and_unload  # untyped in peft
     merged: PreTrainedModel = merge()
-    return merged.eval()
+    return merged
 
 
 def tokenizer_directory(spec: ExportSpec) -> Path:
@@ -99,7 +111,7 @@ def tokenizer_directory(spec: ExportSpec) -> Path:
 def reference(spec: ExportSpec, template: Template) -> Parity:
     """What the model answers now, as PEFT computes it, to be held against what is written."""
     prompts = [template.prompt_ids([UserMessage(content=question)]) for question in QUESTIONS]
-    tuned = load_model(spec.source) if spec.kind == "model" else on_base(spec, spec.source).get_base_model()
+    tuned = load_model(spec.source) if spec.kind == "model" else adapted_base(spec, spec.source)
     with as_hosted(tuned):
         return Parity(dtype="float32", prompts=greedy_answers(tuned, prompts, template.stop_ids, new_tokens=NEW_TOKENS))
 
