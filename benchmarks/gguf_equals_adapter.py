@@ -29,7 +29,6 @@ from tunewise.data.template import Template
 from tunewise.export.llama_cpp import LlamaCpp
 from tunewise.export.tuned import adapted_base, tokenizer_directory
 from tunewise.jobs import exporting
-from tunewise.jobs.platform import open_platform
 from tunewise.modeling.greedy import as_hosted, greedy_answers
 from tunewise.settings import get_settings
 
@@ -69,9 +68,7 @@ def main() -> int:
 
 def _spec(options: argparse.Namespace) -> ExportSpec:
     settings = get_settings()
-    platform = open_platform(settings)
-    tuned = exporting.find(str(options.run), platform)
-    platform.database.close()
+    tuned = exporting.find(str(options.run), settings)
     spec = exporting.plan(tuned, settings, base=None, notify=print)
     return spec.model_copy(update={"target": "gguf", "quantisation": options.quantisation})
 

@@ -9,7 +9,6 @@ from tunewise.contracts.export import ExportReport, Kind, Quantisation, Target
 from tunewise.contracts.fine_tuning import Dtype
 from tunewise.errors import ConfigError
 from tunewise.jobs import exporting
-from tunewise.jobs.platform import open_platform
 from tunewise.settings import get_settings
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -43,11 +42,7 @@ def export(
 ) -> None:
     """Write a tuned model, read it back, and publish it only if it answers as it did when its training ended."""
     settings = get_settings()
-    platform = open_platform(settings)
-    try:
-        tuned = exporting.find(model, platform)
-    finally:
-        platform.database.close()
+    tuned = exporting.find(model, settings)
     _require_fitting(to, tuned.kind, dtype, quantisation, unverified=unverified)
     spec = exporting.plan(tuned, settings, base=base, notify=_notify).model_copy(
         update={

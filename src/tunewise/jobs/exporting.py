@@ -17,6 +17,7 @@ from tunewise import catalogue
 from tunewise.catalogue import Notify
 from tunewise.contracts.evaluation import JSON_FILE, Report
 from tunewise.contracts.export import EXPORT_FILE, ExportReport, ExportSpec, Kind, Score, ShownVerdict
+from tunewise.contracts.jobs import TunedModel
 from tunewise.contracts.run import (
     ADAPTER_CONFIG_FILE,
     ADAPTER_DIR,
@@ -29,7 +30,7 @@ from tunewise.contracts.run import (
     TrainSpec,
 )
 from tunewise.errors import ConfigError, ModelError, TunewiseError
-from tunewise.jobs.platform import Platform
+from tunewise.jobs.platform import open_platform
 from tunewise.jobs.weights import kind_in, missing_in, verified, weights_of
 from tunewise.settings import Settings, environment
 from tunewise.store import models
@@ -58,8 +59,8 @@ class Tuned(NamedTuple):
         return TrainSpec.model_validate_json(file.read_bytes()) if file is not None and file.is_file() else None
 
 
-def find(name: str, platform: Platform) -> Tuned:
-    """What a name means.
+def find(name: str, settings: Settings) -> Tuned:
+    """What a name means; the state is opened where it is no directory's.
 
     Raises:
         ConfigError: unknown_model.
@@ -68,18 +69,17 @@ def find(name: str, platform: Platform) -> Tuned:
     path = Path(name).expanduser()
     if path.is_dir():
         return _in_directory(path.resolve())
-    with platform.database.read() as session:
-        model = models.named(session, name)
+    model = _named(name, settings)
     if model is not None:
-        run_dir = platform.runs_dir / model.job_id
+        run_dir = settings.state_dir / "runs" / model.job_id
         if model.is_final and (run_dir / RESULT_FILE).is_file():
             return _of_run(run_dir, model.name)
-        return Tuned(model.name, _whole(platform.settings.state_dir / model.adapter), run_dir, None)
+        return Tuned(model.name, _whole(settings.state_dir / model.adapter), run_dir, None)
     if (RUNS_DIR / name).is_dir():
         return _in_directory((RUNS_DIR / name).resolve())
     raise ConfigError(
         "unknown_model",
-        f"{name!r} is no directory, no tuned model in {platform.settings.state_dir}, and there is no "
+        f"{name!r} is no directory, no tuned model in {settings.state_dir}, and there is no "
         f"{(RUNS_DIR / name).resolve()}; see `tunewise jobs list`, or give the directory of a run or an adapter",
         param="MODEL",
     )
@@ -145,6 +145,15 @@ def _failure(spec: ExportSpec, child: subprocess.CompletedProcess[str]) -> Tunew
         return kind(failure.code, failure.message, param=failure.param)
     last_words = " | ".join(child.stderr.strip().splitlines()[-3:])
     return ModelError("export_failed", f"exporting {spec.title} ended with exit code {child.returncode}: {last_words}")
+
+
+def _named(name: str, settings: Settings) -> TunedModel | None:
+    platform = open_platform(settings)
+    try:
+        with platform.database.read() as session:
+            return models.named(session, name)
+    finally:
+        platform.database.close()
 
 
 def _in_directory(path: Path) -> Tuned:

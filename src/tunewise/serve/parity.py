@@ -8,13 +8,20 @@ from pathlib import Path
 
 import torch
 
-from tunewise.contracts.fine_tuning import Dtype
-from tunewise.modeling.parity import Decode, read_logits, read_parity, require_parity, require_vocabulary, tolerance
+from tunewise.modeling.parity import (
+    Decode,
+    Precision,
+    read_logits,
+    read_parity,
+    require_parity,
+    require_vocabulary,
+    tolerance,
+)
 from tunewise.serve.attention import PromptSpan, StepLayout
 from tunewise.serve.kv import Strip
 from tunewise.serve.network import Network
 
-FORMATS: dict[torch.dtype, Dtype] = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "hosted float32", torch.bfloat16: "bfloat16"}
 
 
 def replay(network: Network, key: int, name: str, directory: Path, decode: Decode) -> None:
@@ -41,5 +48,5 @@ def replay(network: Network, key: int, name: str, directory: Path, decode: Decod
     logits = network.forward(torch.tensor(ids), torch.tensor(positions), StepLayout(spans=spans), torch.tensor(picked))
     read = iter(read_logits(logits, [token for each in parity.prompts for token in each.continuation]))
     readings = [[next(read) for _ in each.continuation] for each in parity.prompts]
-    allowed = tolerance(FORMATS[network.dtype], parity.dtype)
+    allowed = tolerance(PRECISIONS[network.dtype], parity.dtype)
     require_parity(parity.prompts, readings, allowed, what=f"{name!r} from {directory}", decode=decode)
