@@ -23,12 +23,14 @@ import uvicorn
 
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, TunewiseError
+from tunewise.serve.adapters import NO_ADAPTER
 from tunewise.serve.engine import Engine
 from tunewise.serve.house import House
 from tunewise.serve.http import create_app
 from tunewise.serve.kernels import Weights
 from tunewise.serve.mailbox import Mailbox
 from tunewise.serve.network import Network, best_dtype
+from tunewise.serve.parity import replay
 from tunewise.serve.scheduler import Limits
 
 RUNNING_MAX = 64  # answers computed at once
@@ -65,6 +67,7 @@ def build(options: argparse.Namespace) -> House:
     template = Template.load(options.model)
     network = Network(options.model, dtype, options.weights)
     network.warm_up()
+    replay(network, NO_ADAPTER, options.name, options.model, template.decode)
     mailbox = Mailbox()
     engine = Engine(network, template.decode, template.stop_ids, _limits(options), mailbox.deliver)
     for name, path in options.adapter:

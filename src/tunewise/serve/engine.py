@@ -21,6 +21,7 @@ from tunewise.serve.attention import DecodeGroup, PromptSpan, StepLayout
 from tunewise.serve.generation import Deliver, Event, Failed, Finished, Generation, TokenLogprob
 from tunewise.serve.kv import Pools
 from tunewise.serve.network import Network
+from tunewise.serve.parity import replay
 from tunewise.serve.prefix import PrefixCache
 from tunewise.serve.sampling import logprobs, sample
 from tunewise.serve.scheduler import Limits, Scheduler, Step
@@ -66,7 +67,7 @@ class Engine:
 
     def load_before_start(self, name: str, path: Path) -> None:
         """As `load_adapter`, for adapters named at start-up."""
-        self._shelf.register(self._read_adapter(name, path))
+        self._register(self._read_adapter(name, path))
 
     def start(self) -> None:
         """Begin to compute."""
@@ -107,7 +108,8 @@ class Engine:
         """Read an adapter and host it under `name`; it is in memory while it is among those asked for most lately.
 
         Raises:
-            ModelError: it cannot be read, does not fit the base model or the memory, or the name is taken.
+            ModelError: it cannot be read, does not fit the base model or the memory, does not answer as it was trained
+                to, or the name is taken.
         """
         adapter = self._read_adapter(name, path)
         self._ask(lambda: self._register(adapter))
@@ -143,7 +145,10 @@ class Engine:
         return read_adapter(name, path, self._dtype)
 
     def _register(self, adapter: Adapter) -> None:
-        self._shelf.register(adapter)
+        def answers_as_trained(key: int) -> None:
+            replay(self._network, key, adapter.name, adapter.path, self._decode)
+
+        self._shelf.register(adapter, answers_as_trained)
 
     def _adapters_in_use(self) -> set[int]:
         return {ticket.adapter for ticket in self._scheduler.tickets()}

@@ -38,6 +38,7 @@ class Network:
         """
         check_supported(weights, dtype)
         self.dtype = dtype
+        self.weights = weights
         self._rows = AdapterRows()
         self._model = _load(directory, dtype)
         self._layers: list[PackedLinear] = pack(self._model, self._rows, weights)

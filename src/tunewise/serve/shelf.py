@@ -84,13 +84,13 @@ class Shelf:
         """What the adapters in memory take."""
         return sum(tuple(self._here.values()))  # a copy: other threads ask too
 
-    def register(self, adapter: Adapter) -> int:
-        """Take an adapter in under its name; gives its key.
+    def register(self, adapter: Adapter, check: Callable[[int], None]) -> None:
+        """Take an adapter in under its name, once `check` of its key has passed.
 
         It is in memory afterwards, over the budget for as long as requests use all others.
 
         Raises:
-            ModelError: `adapter_exists`, `adapter_too_large`, or it does not fit the base model.
+            ModelError: `adapter_exists`, `adapter_too_large`, it does not fit the base model, or what `check` found.
         """
         if adapter.name in self._keys:
             message = f"an adapter named {adapter.name!r} is loaded from {self.paths[adapter.name]}; unload it first"
@@ -98,9 +98,13 @@ class Shelf:
         self.check_size(adapter.name, adapter.size)
         key = next(self._numbers)
         self._put(key, adapter)
+        try:
+            check(key)
+        except ModelError:
+            self._drop(key)
+            raise
         self._keys[adapter.name], self.paths[adapter.name] = key, adapter.path
         self._entries[key] = _Registered(adapter.name, adapter.path, adapter.size)
-        return key
 
     def unregister(self, name: str) -> None:
         """Let an adapter go; requests that have come for it are finished first.
