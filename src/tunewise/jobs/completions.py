@@ -18,7 +18,7 @@ from msgspec import Raw
 from tunewise import embedding_models
 from tunewise.contracts.jobs import Caller
 from tunewise.errors import RequestError, ServingError
-from tunewise.jobs.hosting import Hosted, Hosting, find_model
+from tunewise.jobs.hosting import Hosting, find_model
 from tunewise.jobs.names import Resolved
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.usage import UsageLog, Used

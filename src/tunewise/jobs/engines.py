@@ -1,7 +1,7 @@
 """Engines: three ways in which a model comes to be hosted, behind one function (docs/adr/0024).
 
-`engine()` gives the `Start` of the engine that the settings name; whoever hosts calls it and gets a `ModelServer`. Knows
-which engine there is and what each cannot host; how each comes up stands in a module of its own.
+`engine()` gives the `Start` of the engine that the settings name; whoever hosts calls it and gets a `ModelServer`.
+Knows which engines there are; how each comes up, and what it cannot host, stands in a module of its own.
 """
 
 import asyncio

@@ -44,7 +44,7 @@ def submit(platform: Platform, caller: Caller, asked: Submission) -> Job:
     """Keep a new job, to be validated and trained by a worker. Once this returns, the job is never lost.
 
     Raises:
-        RequestError: a file or the model is not there, or neither is for fine-tuning; options that do not go together; or
+        RequestError: a file or the model is not there, or is not for fine-tuning; options that do not go together; or
             integration_unavailable.
     """
     with platform.database.write() as session:

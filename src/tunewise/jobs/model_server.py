@@ -59,7 +59,7 @@ class Elsewhere:
     def kill(self) -> None:
         """It is not ours to kill."""
 
-    def wait(self, timeout: float | None = None) -> int:  # noqa: ARG002
+    def wait(self, timeout: float | None = None) -> int:
         """It goes on; nobody waits."""
         return 0
 

