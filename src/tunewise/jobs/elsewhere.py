@@ -17,7 +17,7 @@ from tunewise.settings import OpenAIEngine, Settings, secret
 
 
 class ToHost(NamedTuple):
-    """A base model by its name, or a whole tuned one in `directory`; `adapters` on it, by name; which one is `asked`."""
+    """A base model by its name, or a whole tuned one in `directory`; `adapters` on it; the name that is `asked`."""
 
     name: str
     directory: Path | None

@@ -9,7 +9,8 @@ from tunewise.contracts.config import EvaluationPlan
 from tunewise.contracts.graders import TextSimilarity
 from tunewise.embedding_models import DEFAULT_EMBEDDINGS
 from tunewise.evaluate.client import Server
-from tunewise.evaluate.embedding import Embed, Vectors, embedder
+from tunewise.evaluate.embedding import Embed, Vectors
+from tunewise.evaluate.embedding_client import embedder
 from tunewise.jobs.launch import serving_embeddings
 
 

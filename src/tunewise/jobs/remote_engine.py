@@ -3,13 +3,14 @@
 Nothing is started and nothing stopped; what we load there, we unload. Knows that server's names for our models.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
 from tunewise.errors import ConfigError, RequestError, ServingError
-from tunewise.evaluate.client import is_local
 from tunewise.jobs.model_server import Door, Elsewhere, ModelServer
 from tunewise.settings import OpenAIEngine, secret
 
@@ -66,8 +67,16 @@ def client(config: OpenAIEngine) -> httpx.AsyncClient:
         timeout=httpx.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0),
         headers={"Accept-Encoding": "identity"},
-        trust_env=not is_local(config.base_url),
+        trust_env=not _is_local(config.base_url),
     )
+
+
+def _is_local(base_url: str) -> bool:
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def headers(config: OpenAIEngine) -> dict[str, str]:
