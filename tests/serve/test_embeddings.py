@@ -51,7 +51,7 @@ def embeddings(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def plain(model: Path) -> NDArray[np.float32]:
     """What the model's card says to compute: one text at a time, mean of the last hidden states, length 1."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    bert = BertModel.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
+    bert = BertModel.from_pretrained(model, dtype=torch.float32, attn_implementation="eager")
     vectors = []
     for text in TEXTS:
         encoded = tokenizer([text], padding=False, truncation=True, max_length=256, return_tensors="pt")

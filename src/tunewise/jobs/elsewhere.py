@@ -12,7 +12,8 @@ from typing import NamedTuple
 from anyio.from_thread import start_blocking_portal
 
 from tunewise.evaluate.client import Server
-from tunewise.jobs.engines import Wanted, Yard, engine, local_client
+from tunewise.jobs.engines import Yard, engine, local_client
+from tunewise.jobs.model_server import Wanted
 from tunewise.settings import OpenAIEngine, Settings, secret
 
 
@@ -30,7 +31,6 @@ def hosted(wanted: ToHost, settings: Settings, directory: Path) -> Iterator[Serv
     """Host on the engine of the settings; `directory`: for logs.
 
     Raises:
-        ConfigError: missing_key.
         RequestError: model_unavailable: the engine cannot host it.
         ServingError: it did not start, or is not there.
     """

@@ -17,7 +17,7 @@ from tunewise import catalogue, embedding_models
 from tunewise.contracts.run import BaseModelRef
 from tunewise.errors import ModelError, RequestError
 from tunewise.jobs import our_engine, remote_engine, vllm_engine
-from tunewise.jobs.model_server import ModelServer
+from tunewise.jobs.model_server import ModelServer, Wanted
 from tunewise.jobs.our_engine import Spawn, spawn
 from tunewise.jobs.vllm_engine import SpawnVllm, spawn_vllm
 from tunewise.settings import EngineConfig, OpenAIEngine, Settings, TorchEngine, VllmEngine
@@ -26,13 +26,6 @@ Model = TypeVar("Model")
 CONNECT_SECONDS = 5.0
 # Less than the 5 s after which a server closes a quiet connection: none is used that is being closed.
 KEEP_ALIVE_SECONDS = 2.0
-
-
-class Wanted(NamedTuple):
-    """A model to be hosted under `name`. `directory`: of a tuned one; None where it is a base model by its name."""
-
-    name: str
-    directory: Path | None = None
 
 
 class Yard(NamedTuple):

@@ -14,8 +14,8 @@ from typing import NamedTuple, cast
 from tunewise.contracts.jobs import Caller, TunedModel
 from tunewise.errors import RequestError
 from tunewise.jobs import parents
-from tunewise.jobs.engines import Wanted, Yard, engine, local_client
-from tunewise.jobs.model_server import ModelServer
+from tunewise.jobs.engines import Yard, engine, local_client
+from tunewise.jobs.model_server import ModelServer, Wanted
 from tunewise.jobs.names import Resolved, resolve
 from tunewise.jobs.our_engine import Spawn, spawn
 from tunewise.jobs.platform import Platform

@@ -44,6 +44,13 @@ class Process(Protocol):
         """Its exit code, when it has ended; `subprocess.TimeoutExpired` when it has not by then."""
 
 
+class Wanted(NamedTuple):
+    """A model to be hosted under `name`. `directory`: of a tuned one; None where it is a base model by its name."""
+
+    name: str
+    directory: Path | None = None
+
+
 class Elsewhere:
     """The process of a server that somebody else runs: there as long as it is wanted, and never touched."""
 
@@ -220,8 +227,9 @@ def _refusal(answer: httpx.Response, base_url: str) -> _Refusal:
         body = answer.json()
     except ValueError:
         body = None
-    error = body.get("error") if isinstance(body, dict) else None
-    message = str(error.get("message", "")) if isinstance(error, dict) else ""
+    told = body.get("error") if isinstance(body, dict) else None
+    error: dict[str, object] = told if isinstance(told, dict) else {}
+    message = str(error.get("message", ""))
     if answer.status_code in {404, 405} and (not message or "/load_lora_adapter" in message):
         return _Refusal(
             f"{base_url} cannot load adapters: it has no /load_lora_adapter. Start vLLM with --enable-lora and "

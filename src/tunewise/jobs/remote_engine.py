@@ -4,39 +4,24 @@ Nothing is started and nothing stopped; what we load there, we unload. Knows tha
 """
 
 import ipaddress
-from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
 
-from tunewise.errors import ConfigError, RequestError, ServingError
-from tunewise.jobs.model_server import Door, Elsewhere, ModelServer
+from tunewise.errors import RequestError, ServingError
+from tunewise.jobs.model_server import Door, Elsewhere, ModelServer, Wanted
 from tunewise.settings import OpenAIEngine, secret
 
 CONNECT_SECONDS = 5.0
 PATIENCE_SECONDS = 1.0  # a connection that fails is tried once more after that
 
 
-class Wanted(Protocol):
-    """A model to be hosted, as `jobs.engines` has it."""
-
-    @property
-    def name(self) -> str:
-        """Our name for it."""
-
-    @property
-    def directory(self) -> Path | None:
-        """Of a tuned one; None for a base model."""
-
-
 async def start(config: OpenAIEngine, wanted: Wanted) -> ModelServer:
     """See that the server is there and has the model.
 
     Raises:
-        ConfigError: missing_key.
         RequestError: model_unavailable, naming the models that the server has.
-        ServingError: model_server_stopped, when it is not there.
+        ServingError: it is not there, or its key is not.
     """
     calls = config.models.get(wanted.name, wanted.name)
     if wanted.directory is not None and wanted.name not in config.models:
@@ -47,7 +32,8 @@ async def start(config: OpenAIEngine, wanted: Wanted) -> ModelServer:
             "`models`; or let it be hosted here (TUNEWISE_ENGINE unset).",
             param="model",
         )
-    door = Door(config.base_url, client(config), calls, headers(config), PATIENCE_SECONDS)
+    shown = headers(config)
+    door = Door(config.base_url, client(config), calls, shown, PATIENCE_SECONDS)
     server = ModelServer(Elsewhere(), door)
     there = await _names(server, door)
     if calls not in there:
@@ -83,16 +69,16 @@ def headers(config: OpenAIEngine) -> dict[str, str]:
     """What shows the key, where one is needed.
 
     Raises:
-        ConfigError: missing_key.
+        ServingError: there is none.
     """
     if config.api_key_env is None:
         return {}
     key = secret(config.api_key_env)
     if not key:
-        raise ConfigError(
-            "missing_key",
-            f"engine: {config.base_url} needs a key, but the environment variable {config.api_key_env} is not set",
-            param="engine.api_key_env",
+        raise ServingError(
+            "serve_failed",
+            f"engine: {config.base_url} needs a key, but the environment variable {config.api_key_env} is not set; set "
+            "it where Tunewise is started",
         )
     return {"authorization": f"Bearer {key}"}
 

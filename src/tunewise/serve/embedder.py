@@ -101,7 +101,7 @@ def _load(directory: Path) -> PreTrainedModel:
         )
     except (OSError, ValueError) as error:
         raise ModelError("model_unreadable", f"{directory} cannot be loaded as an embedding model: {error}") from error
-    return model.eval()
+    return model  # from_pretrained has put it into evaluation mode
 
 
 def _require_mean(directory: Path) -> None:

@@ -195,7 +195,7 @@ async def _unless_gone(
 ) -> Response:
     """The answer; where the client goes away first, what waits is dropped."""
     working = asyncio.create_task(embeddings.answer(wanted, texts))
-    leaving = asyncio.create_task(request.receive())  # the body is read: what comes next is the end
+    leaving = asyncio.create_task(_client_gone(request))
     await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
     leaving.cancel()
     if working.done():
@@ -204,6 +204,11 @@ async def _unless_gone(
     with suppress(asyncio.CancelledError):
         await working
     return Response(status_code=CLIENT_CLOSED)
+
+
+async def _client_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _is_ids(given: object) -> bool:
