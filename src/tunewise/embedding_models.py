@@ -57,6 +57,11 @@ def names_here() -> list[str]:
     return [entry.name for entry in CATALOGUE if _directory(entry) is not None]
 
 
+def known() -> list[tuple[PackagedModel, Path | None]]:
+    """The catalogue, each with its directory where it is installed."""
+    return [(entry, _directory(entry)) for entry in CATALOGUE]
+
+
 def find(name: str) -> EmbeddingModel:
     """The embedding model called `name`.
 
