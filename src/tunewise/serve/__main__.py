@@ -1,4 +1,4 @@
-"""`python -m tunewise.serve`: host one base model until told to stop.
+"""`python -m tunewise.serve`: host one base model, or one of embeddings, until told to stop.
 
 Knows flags and the process's life; everything else is put together here and done elsewhere. SIGTERM and SIGINT drain:
 no new connections, requests under way are answered, then the process ends. So does the end of the process that
@@ -20,10 +20,13 @@ from typing import get_args
 import psutil
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, TunewiseError
 from tunewise.serve.adapters import NO_ADAPTER
+from tunewise.serve.embedder import Embedder
+from tunewise.serve.embeddings import Embeddings, create_embeddings_app
 from tunewise.serve.engine import Engine
 from tunewise.serve.house import House
 from tunewise.serve.http import create_app
@@ -49,12 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        house = build(options)
+        app, engine = _built(options)
         _survive_signals()
-        return asyncio.run(_serve(house, options))
+        return asyncio.run(_serve(app, engine, options))
     except TunewiseError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return error.exit_code
+
+
+def _built(options: argparse.Namespace) -> tuple[FastAPI, Engine | None]:
+    """The application, and what generates behind it; None where it makes embeddings."""
+    if options.embeddings:
+        return create_embeddings_app(Embeddings(options.name, Embedder(options.model), options.max_waiting)), None
+    house = build(options)
+    return create_app(house), house.engine
 
 
 def build(options: argparse.Namespace) -> House:
@@ -89,7 +100,7 @@ def _survive_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
-async def _serve(house: House, options: argparse.Namespace) -> int:
+async def _serve(app: FastAPI, engine: Engine | None, options: argparse.Namespace) -> int:
     # With the protocol named, asyncio switches Nagle's algorithm off; without, each answer waits 40 ms for an ACK.
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,11 +109,10 @@ async def _serve(house: House, options: argparse.Namespace) -> int:
         except OSError as error:
             where = f"{options.host}:{options.port}"
             raise ConfigError("address_unusable", f"cannot listen on {where}: {error}", param="--port") from error
-        config = uvicorn.Config(
-            create_app(house), log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
-        )
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS)
         server = uvicorn.Server(config)
-        house.engine.on_failure = lambda: setattr(server, "should_exit", True)
+        if engine is not None:
+            engine.on_failure = lambda: setattr(server, "should_exit", True)
         serving = asyncio.create_task(server.serve([listening]))
         leaving = asyncio.create_task(_leave_with_parent(options.exit_with_parent, server))
         while not server.started and not serving.done():
@@ -111,7 +121,7 @@ async def _serve(house: House, options: argparse.Namespace) -> int:
             _announce(options, listening.getsockname()[1])
         await serving
         leaving.cancel()
-    return 0 if house.engine.failure is None else house.engine.failure.exit_code
+    return 0 if engine is None or engine.failure is None else engine.failure.exit_code
 
 
 async def _leave_with_parent(parent: int | None, server: uvicorn.Server) -> None:
@@ -156,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="the model name that clients ask for")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--embeddings", action="store_true", help="the model makes embeddings and writes no text")
     parser.add_argument("--adapter", type=_named_adapter, action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument(

@@ -26,8 +26,8 @@ from tunewise.serve.prefix import PrefixCache
 from tunewise.serve.sampling import logprobs, sample
 from tunewise.serve.scheduler import Limits, Scheduler, Step
 from tunewise.serve.sequences import Choice, Ticket
-from tunewise.serve.shelf import Shelf
 from tunewise.serve.shaping import shape
+from tunewise.serve.shelf import Shelf
 from tunewise.serve.text import Decode
 
 log = logging.getLogger("tunewise.serve")

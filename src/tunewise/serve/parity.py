@@ -23,7 +23,6 @@ from tunewise.serve.kv import Strip
 from tunewise.serve.network import Network
 
 
-
 def precision(network: Network) -> Precision:
     """How exactly a network computes."""
     match network.weights:

@@ -144,6 +144,16 @@ class CompletionRequest(Sampled):
     logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
 
 
+class EmbeddingRequest(Frozen):
+    """POST /v1/embeddings. `input` is checked by `serve.embeddings`, which knows the model's token ids."""
+
+    model: str
+    input: Any
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = Field(default=None, description="OpenAI's, for its watch on abuse; it changes nothing.")
+
+
 class LoadAdapter(Frozen):
     """POST /v1/load_lora_adapter, as vLLM has it."""
 
@@ -173,6 +183,11 @@ def read_completion(body: bytes) -> CompletionRequest:
         ConfigError: naming the field at fault.
     """
     return _checked(CompletionRequest, _without_no_effect(_object(body)))
+
+
+def read_embeddings(body: bytes) -> EmbeddingRequest:
+    """Parse a request for embeddings; raises ConfigError naming the field at fault."""
+    return _checked(EmbeddingRequest, _object(body))
 
 
 def read_load(body: bytes) -> LoadAdapter:
