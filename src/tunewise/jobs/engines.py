@@ -50,8 +50,8 @@ def engine(yard: Yard, spawn: Spawn = spawn, spawn_vllm: SpawnVllm = spawn_vllm)
 
     `spawn`, `spawn_vllm`: how processes are started.
     """
-    ours = partial(_start_ours, yard, spawn)
     config: EngineConfig = yard.settings.engine
+    ours = partial(_start_ours, yard, config if isinstance(config, TorchEngine) else TorchEngine(), spawn)
     match config:
         case TorchEngine():
             start: Start = ours
@@ -81,13 +81,16 @@ def local_client() -> httpx.AsyncClient:
     )
 
 
-async def _start_ours(yard: Yard, spawn: Spawn, wanted: Wanted) -> ModelServer:
+async def _start_ours(yard: Yard, config: TorchEngine, spawn: Spawn, wanted: Wanted) -> ModelServer:
     place = our_engine.Place(yard.directory, yard.client, yard.settings.hosted_waiting)
     if wanted.directory is None and embedding_models.knows(wanted.name):
         model = await _unless_missing(wanted, lambda: embedding_models.find(wanted.name))
-        return await our_engine.start(wanted.name, model.path, place, spawn, embeddings=True)
+        return await our_engine.start(wanted.name, model.path, place, spawn, ["--embeddings"])
     found = await _found(yard, wanted)
-    return await our_engine.start(wanted.name, found.path, place, spawn)
+    flags = ["--weights", config.weights]
+    if config.adapter_memory_mb is not None:
+        flags += ["--adapter-memory-mb", str(config.adapter_memory_mb)]
+    return await our_engine.start(wanted.name, found.path, place, spawn, flags)
 
 
 async def _start_vllm(yard: Yard, config: VllmEngine, spawn: SpawnVllm, wanted: Wanted) -> ModelServer:

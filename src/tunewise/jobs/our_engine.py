@@ -9,7 +9,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -39,8 +39,8 @@ class Place(NamedTuple):
     waiting: int
 
 
-async def start(name: str, model: Path, place: Place, spawn: Spawn = spawn, *, embeddings: bool = False) -> ModelServer:
-    """Host the directory `model` under `name`. Returns once it answers.
+async def start(name: str, model: Path, place: Place, spawn: Spawn = spawn, flags: Sequence[str] = ()) -> ModelServer:
+    """Host the directory `model` under `name`, with further `flags`. Returns once it answers.
 
     Raises:
         ServingError: serve_failed or serve_timeout, naming the log.
@@ -50,7 +50,7 @@ async def start(name: str, model: Path, place: Place, spawn: Spawn = spawn, *, e
     ready.unlink(missing_ok=True)
     arguments = ["--model", str(model), "--name", name, "--max-waiting", str(place.waiting)]
     arguments += ["--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
-    process = spawn([*arguments, *(["--embeddings"] if embeddings else [])], log)
+    process = spawn([*arguments, *flags], log)
     with ExitStack() as undo:
         undo.callback(kill, process)
         await _until_ready(process, ready, log)
