@@ -50,6 +50,15 @@ NO_EFFECT: dict[str, tuple[Any, ...]] = {
 """OpenAI's fields that are not honoured, and their values that ask for nothing; with no values listed, any does."""
 
 
+NO_ECHO: tuple[tuple[str, Any], ...] = (
+    ("annotations", None),
+    ("annotations", []),
+    ("audio", None),
+    ("tool_calls", None),
+)
+"""Fields of an answer that hold nothing; `model_dump()` of a message writes them out."""
+
+
 class StreamOptions(Frozen):
     """`include_obfuscation` pads OpenAI's chunks against eavesdropping; padding is never sent here."""
 
@@ -125,7 +134,8 @@ class ChatRequest(Sampled):
         Raises:
             ConfigError: `invalid_messages`, with the path of the field at fault.
         """
-        messages: list[Message] = converted(self.messages, MESSAGES, "messages", "invalid_messages")
+        sent = [_without_echoes(message) for message in self.messages]
+        messages: list[Message] = converted(sent, MESSAGES, "messages", "invalid_messages")
         return messages
 
     def form(self) -> Form:
@@ -198,6 +208,20 @@ def read_load(body: bytes) -> LoadAdapter:
 def read_unload(body: bytes) -> UnloadAdapter:
     """Parse a request to unload an adapter; raises ConfigError naming the field at fault."""
     return _checked(UnloadAdapter, _object(body))
+
+
+def _without_echoes(message: Json) -> Json:
+    """A message as it was once answered, without what the SDK put beside it: it is sent back with the next question."""
+    kept = {name: value for name, value in message.items() if name != "parsed" and (name, value) not in NO_ECHO}
+    if isinstance(calls := kept.get("tool_calls"), list):
+        kept["tool_calls"] = [_without_parsed_arguments(call) for call in calls]
+    return kept
+
+
+def _without_parsed_arguments(call: Any) -> Any:  # noqa: ANN401  # what is no call is refused later, with its path
+    if not (isinstance(call, dict) and isinstance(function := call.get("function"), dict)):
+        return call
+    return call | {"function": {name: value for name, value in function.items() if name != "parsed_arguments"}}
 
 
 def _object(body: bytes) -> Json:
