@@ -41,6 +41,7 @@ PROMPTS, NEW_TOKENS = 64, 64
 CONCURRENT = (1, 8, 32)
 FEWER_AT_1 = 16  # one at a time takes long, and its rate does not depend on how many there are
 WARM_UP = 8
+MEMORY_SHARE = "0.25"  # of the machine's; by default vLLM does not start where less than 0.92 is free
 RANK: Final = 16
 Figures: TypeAlias = dict[str, list[float]]
 
@@ -134,7 +135,8 @@ def _settings(side: Side, options: argparse.Namespace) -> Settings:
         case "tunewise":
             return get_settings().model_copy(update={"engine": TorchEngine()})
         case "vllm":
-            arguments = ("--dtype", options.vllm_dtype, "--max-model-len", "2048", *options.vllm_argument)
+            limits = ("--max-model-len", "2048", "--gpu-memory-utilization", MEMORY_SHARE)
+            arguments = ("--dtype", options.vllm_dtype, *limits, *options.vllm_argument)
             loras = max(options.adapters, 1)
             chosen = VllmEngine(
                 kind="vllm", python=options.vllm, max_lora_rank=RANK, max_loras=loras, arguments=arguments

@@ -42,7 +42,7 @@ def server(smollm2: BaseModelRef, tmp_path_factory: pytest.TempPathFactory) -> I
         python=PYTHON,
         max_lora_rank=8,
         max_loras=2,
-        arguments=("--dtype", "float32", "--max-model-len", "1024", "--max-num-seqs", "16"),
+        arguments=("--dtype", "float32", "--max-model-len", "1024", "--gpu-memory-utilization", "0.25"),
     )
     platform = make_platform(tmp_path_factory.mktemp("home"), smollm2, engine=engine)
     with live(platform) as running:

@@ -42,7 +42,7 @@ def test_cosine_puts_a_paraphrase_above_other_texts_and_equal_texts_at_1(embed: 
     vectors = embed([reference, given[1]])
     assert (equal, empty) == (1.0, [0.0, 0.0])
     assert like == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
-    assert like > 0.8
+    assert like > 0.7
     assert other < 0.2
 
 
@@ -64,7 +64,7 @@ def test_a_text_longer_than_the_model_reads_is_the_mean_of_its_pieces(embed: Emb
     both, word, _ = embed([first + second, "x" * 3000, "short"])
     assert np.linalg.norm(both) == pytest.approx(1, abs=1e-5)
     mean = alone.sum(axis=0) / np.linalg.norm(alone.sum(axis=0))
-    assert float(both @ mean) > 0.97
+    assert float(both @ mean) > 0.95 > max(float(both @ one) for one in alone)
     assert np.linalg.norm(word) == pytest.approx(1, abs=1e-5)
 
 
@@ -94,9 +94,13 @@ def test_without_a_server_it_is_said_what_needs_one() -> None:
         retrieval_arm(RetrievalArm(by="embeddings"), [row()], TRAIN, ROOMY)
 
 
-def test_a_server_that_is_not_there_or_refuses_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"127\.0\.0\.1:9/v1 gave no embeddings by 'm'") as raised:
-        embedder(Server("http://127.0.0.1:9/v1", "m", max_retries=0))(["a"])
+def test_a_server_that_is_not_there_is_named() -> None:
+    nowhere = Server("http://127.0.0.1:9/v1", "m", max_retries=0)
+    with (
+        embedder(nowhere) as embed,
+        pytest.raises(EvaluationError, match=r"127\.0\.0\.1:9/v1 gave no embeddings by 'm'") as raised,
+    ):
+        embed(["a"])
     assert raised.value.code == "embeddings_failed"
 
 

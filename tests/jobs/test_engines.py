@@ -4,11 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import pytest
 from openai import OpenAI
 
 from api.live import Live, live
+from jobs.foreign_server import foreign
 from jobs.nursery import Nursery
 from jobs.tuned import BASE, add_tuned, make_platform
 from jobs.vllm_like import make_python
@@ -217,48 +216,6 @@ def test_a_key_is_shown_and_a_missing_one_told(
             with pytest.raises(openai.APIStatusError, match="as it is"):
                 ask(client)
     assert set(server.keys) == {"Bearer sesame"}
-
-
-class Foreign(ThreadingHTTPServer):
-    """A server with manners of its own: `answers` by path (status, type, body), and the keys that it was shown."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
-        self.base_url = f"http://127.0.0.1:{self.server_address[1]}/v1"
-        self.answers = {"/v1/models": (200, "application/json", b'{"data": [{"id": "tiny"}]}')}
-        self.keys: list[str | None] = []
-
-
-class _Answering(BaseHTTPRequestHandler):
-    server: Foreign
-
-    def do_GET(self) -> None:
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.keys.append(self.headers.get("authorization"))
-        status, kind, body = self.server.answers[self.path]
-        self.send_response(status)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.send_header("retry-after", "7")
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
-
-
-@contextmanager
-def foreign() -> Iterator[Foreign]:
-    with Foreign() as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            serving.join()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 Knows HTTP through the `openai` SDK alone; knows nothing of what vectors are for, or which engine answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from openai import BadRequestError, DefaultHttpxClient, OpenAI, OpenAIError
@@ -16,28 +17,29 @@ TEXTS_AT_ONCE = 256
 TOO_LONG = "context_length_exceeded"
 
 
-def embedder(server: Server) -> Embed:
+@contextmanager
+def embedder(server: Server) -> Iterator[Embed]:
     """Asks `server`, each text once. A text longer than the model can read gets the mean of its pieces' vectors.
 
     That is OpenAI's own recipe for long texts; pieces count by their length.
     """
-    client = OpenAI(
+    known: dict[str, Vector] = {}
+    with OpenAI(
         base_url=server.base_url,
         api_key=server.api_key or "none",
         max_retries=server.max_retries,
         timeout=server.timeout,
         http_client=DefaultHttpxClient(trust_env=not is_local(server.base_url)),
-    )
-    known: dict[str, Vector] = {}
+    ) as client:
 
-    def embed(texts: Sequence[str]) -> Vectors:
-        new = [text for text in dict.fromkeys(texts) if text not in known]
-        for start in range(0, len(new), TEXTS_AT_ONCE):
-            some = new[start : start + TEXTS_AT_ONCE]
-            known.update(zip(some, _asked(client, server, some), strict=True))
-        return np.array([known[text] for text in texts], dtype=np.float32)
+        def embed(texts: Sequence[str]) -> Vectors:
+            new = [text for text in dict.fromkeys(texts) if text not in known]
+            for start in range(0, len(new), TEXTS_AT_ONCE):
+                some = new[start : start + TEXTS_AT_ONCE]
+                known.update(zip(some, _asked(client, server, some), strict=True))
+            return np.array([known[text] for text in texts], dtype=np.float32)
 
-    return embed
+        yield embed
 
 
 def _asked(client: OpenAI, server: Server, texts: Sequence[str]) -> list[Vector]:

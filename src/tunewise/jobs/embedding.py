@@ -42,7 +42,7 @@ def embeddings(directory: Path) -> Iterator[Embed]:
             if started is None:
                 model = embedding_models.find(DEFAULT_EMBEDDINGS)
                 base_url = held.enter_context(serving_embeddings(model, directory=directory))
-                started = embedder(Server(base_url, model.name))
+                started = held.enter_context(embedder(Server(base_url, model.name)))
             return started(texts)
 
         yield embed
