@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from tunewise.errors import ConfigError, ServingError
 from tunewise.serve import wire
 from tunewise.serve.embedder import Embedder, Ids, Vectors, batches
-from tunewise.serve.http import CLIENT_CLOSED, add_error_answers
+from tunewise.serve.http import add_error_answers, unless_gone
 from tunewise.serve.wire import EmbeddingRequest, Json
 
 INPUTS_MAX = 2048  # OpenAI's
@@ -177,7 +177,7 @@ def create_embeddings_app(embeddings: Embeddings) -> FastAPI:
     async def create_embeddings(request: Request) -> Response:
         wanted = wire.read_embeddings(await request.body())
         texts = await asyncio.to_thread(embeddings.texts, wanted)
-        return await _unless_gone(request, embeddings, wanted, texts)
+        return await unless_gone(request, embeddings.answer(wanted, texts))
 
     @app.get("/v1/models", summary="List the model")
     async def list_models() -> dict[str, Any]:
@@ -188,27 +188,6 @@ def create_embeddings_app(embeddings: Embeddings) -> FastAPI:
         return {"status": "ok"}
 
     return app
-
-
-async def _unless_gone(
-    request: Request, embeddings: Embeddings, wanted: EmbeddingRequest, texts: Sequence[Ids]
-) -> Response:
-    """The answer; where the client goes away first, what waits is dropped."""
-    working = asyncio.create_task(embeddings.answer(wanted, texts))
-    leaving = asyncio.create_task(_client_gone(request))
-    await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-    leaving.cancel()
-    if working.done():
-        return JSONResponse(working.result())
-    working.cancel()
-    with suppress(asyncio.CancelledError):
-        await working
-    return Response(status_code=CLIENT_CLOSED)
-
-
-async def _client_gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _is_ids(given: object) -> bool:

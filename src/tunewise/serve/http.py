@@ -4,7 +4,7 @@ Knows requests, replies and status codes; reaches the engine only through the ma
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -92,7 +92,7 @@ def _add_models(app: FastAPI, house: House) -> None:
 
 async def _answer(request: Request, work: Work, house: House) -> Response:
     if not work.generations[0].stream:
-        return await _whole(request, work, house)
+        return await unless_gone(request, house.gather(work))
     # The first event is awaited before the status line, so that a refusal is a status code and not a broken stream.
     chunks = house.stream(work)
     first = await anext(chunks)
@@ -112,16 +112,17 @@ async def _events(first: bytes, chunks: AsyncGenerator[bytes]) -> AsyncIterator[
             yield replies.server_sent(replies.error(error.message, "server_error", error.param, error.code))
 
 
-async def _whole(request: Request, work: Work, house: House) -> Response:
-    gathering = asyncio.create_task(house.gather(work))
+async def unless_gone(request: Request, making: Coroutine[Any, Any, dict[str, Any]]) -> Response:
+    """What `making` makes, as JSON; where the client goes away first, it is cancelled."""
+    working = asyncio.create_task(making)
     leaving = asyncio.create_task(_client_gone(request))
-    await asyncio.wait({gathering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
     leaving.cancel()
-    if gathering.done():
-        return JSONResponse(gathering.result())
-    gathering.cancel()
+    if working.done():
+        return JSONResponse(working.result())
+    working.cancel()
     with suppress(asyncio.CancelledError):
-        await gathering
+        await working
     return Response(status_code=CLIENT_CLOSED)
 
 
