@@ -125,7 +125,9 @@ class ChatRequest(Sampled):
         Raises:
             ConfigError: `invalid_messages`, with the path of the field at fault.
         """
-        messages: list[Message] = converted(self.messages, MESSAGES, "messages", "invalid_messages")
+        messages: list[Message] = converted(
+            [_as_sent(message) for message in self.messages], MESSAGES, "messages", "invalid_messages"
+        )
         return messages
 
     def form(self) -> Form:
@@ -155,6 +157,25 @@ class UnloadAdapter(Frozen):
     """POST /v1/unload_lora_adapter, as vLLM has it."""
 
     lora_name: Annotated[str, Field(min_length=1)]
+
+
+def _as_sent(message: Json) -> Json:
+    """A message without what the SDK's helpers (`parse`, `stream`) add to an answer, and send along with it."""
+    if message.get("role") != "assistant":
+        return message
+    kept = {name: value for name, value in message.items() if name != "parsed"}
+    calls = kept.get("tool_calls")
+    return kept | {"tool_calls": [_call_as_sent(call) for call in calls]} if isinstance(calls, list) else kept
+
+
+def _call_as_sent(call: object) -> object:
+    if not isinstance(call, dict):
+        return call
+    kept = {name: value for name, value in call.items() if name != "index"}
+    function = kept.get("function")
+    if isinstance(function, dict):
+        kept["function"] = {name: value for name, value in function.items() if name != "parsed_arguments"}
+    return kept
 
 
 def read_chat(body: bytes) -> ChatRequest:
