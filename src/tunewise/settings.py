@@ -11,13 +11,67 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AliasChoices, Field, SecretStr, StringConstraints, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tunewise.errors import ConfigError
 
 HostName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\w.-]+$", to_lower=True)]
 Origin: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[\w+.-]+://[^/]+$", to_lower=True)]
+
+
+class _Engine(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TorchEngine(_Engine):
+    """Ours: `python -m tunewise.serve`, one process for each base model."""
+
+    kind: Literal["torch"] = "torch"
+    weights: Literal["same", "float16", "int8"] = Field(
+        default="same",
+        description="How weights are stored: as they are, or smaller, which few answers at once gain by.",
+    )
+    adapter_memory_mb: int | None = Field(
+        default=None, ge=1, description="What a base model's adapters may take; by default a tenth of what is free."
+    )
+
+
+class OpenAIEngine(_Engine):
+    """An OpenAI-compatible server that somebody runs. Tuned models are loaded there where it takes vLLM's
+    `/v1/load_lora_adapter`, by their paths, which it has to see too.
+    """
+
+    kind: Literal["openai"]
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/]+(/.*[^/])?$")]
+    api_key_env: str | None = Field(
+        default=None, description="Name of the environment variable that holds the server's key."
+    )
+    models: dict[str, str] = Field(
+        default={}, description="What that server calls our models; what is not listed, it calls as we do."
+    )
+    timeout_seconds: float = Field(default=600.0, gt=0, description="The longest silence within an answer.")
+
+
+class VllmEngine(_Engine):
+    """vLLM, started and supervised as ours is: `vllm serve` with LoRA, one process for each base model."""
+
+    kind: Literal["vllm"]
+    python: str | None = Field(
+        default=None, description="The Python that vLLM is installed for, where it is not this one: a path."
+    )
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        default=64, description="The largest rank of an adapter."
+    )
+    max_loras: int = Field(default=8, ge=1, description="How many adapters one batch may mix.")
+    start_seconds: float = Field(default=900.0, gt=0, description="How long a start may take.")
+    arguments: tuple[str, ...] = Field(
+        default=(), description='Further ones of `vllm serve`: ["--dtype", "float32", "--max-model-len", "4096"].'
+    )
+
+
+EngineConfig: TypeAlias = Annotated[TorchEngine | OpenAIEngine | VllmEngine, Field(discriminator="kind")]
+"""What hosts models (docs/adr/0024)."""
 
 
 class Settings(BaseSettings):
@@ -87,6 +141,12 @@ class Settings(BaseSettings):
         ge=0,
         description="How many requests may wait for a base model before others are told to come back.",
     )
+    engine: EngineConfig = Field(
+        default=TorchEngine(),
+        description="What hosts models, as JSON: ours, an OpenAI-compatible server that somebody runs, "
+        '{"kind": "openai", "base_url": "http://gpu:8000/v1"}, or a vLLM that is started here, {"kind": "vllm"}; '
+        "[hosting](how-to/host-elsewhere.md) has all fields.",
+    )
     trainings_at_once: int = Field(
         default=1,
         ge=1,
@@ -106,6 +166,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The URL of the database."""
         return self.database_url or f"sqlite:///{self.state_dir / 'tunewise.db'}"
+
+    @property
+    def models_elsewhere(self) -> tuple[str, ...]:
+        """The models that another server is said to have: they need no files here."""
+        return tuple(self.engine.models) if isinstance(self.engine, OpenAIEngine) else ()
 
     @property
     def models_dir(self) -> Path:

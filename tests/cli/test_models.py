@@ -35,10 +35,18 @@ def test_a_model_that_was_never_pulled_is_listed_as_installed_and_not_shown() ->
     assert [(one["name"], one["state"]) for one in listings] == [
         ("smollm2-135m-instruct", "installed"),
         ("gemma-3-270m", "absent"),
+        ("all-minilm-l6-v2", "ready"),
     ]
     result = RUNNER.invoke(app, ["models", "show", "smollm2-135m-instruct"])
     assert result.exit_code == 4
     assert "tunewise models pull smollm2-135m-instruct" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["pull", "show"])
+def test_a_model_of_embeddings_is_used_from_its_package(command: str) -> None:
+    found = json.loads(RUNNER.invoke(app, ["models", command, "all-minilm-l6-v2", "--json"]).stdout)
+    assert (found["name"], Path(found["path"]).name) == ("all-minilm-l6-v2", "model")
+    assert "22.7 M parameters, for embeddings" in RUNNER.invoke(app, ["models", command, "all-minilm-l6-v2"]).stdout
 
 
 def test_pull_of_a_directory_only_checks_it(tiny_model: BaseModelRef) -> None:

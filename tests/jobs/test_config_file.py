@@ -6,6 +6,8 @@ import pytest
 
 from tunewise.errors import ConfigError
 from tunewise.jobs.config_file import load_config
+from tunewise.jobs.lab import with_engine
+from tunewise.settings import OpenAIEngine, Settings, VllmEngine
 
 GOOD = """
 data: {train: a/train.jsonl, test: ~/test.jsonl}
@@ -23,6 +25,13 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
     data = load_config(write(tmp_path, GOOD)).data
     assert data.train == tmp_path / "a" / "train.jsonl"
     assert data.test == Path.home() / "test.jsonl"
+
+
+def test_a_run_may_name_its_engine_else_it_is_the_machine_s(tmp_path: Path) -> None:
+    machine = Settings(engine=VllmEngine(kind="vllm"))
+    named = load_config(write(tmp_path, GOOD + "engine: {kind: openai, base_url: 'http://gpu/v1'}"))
+    assert with_engine(named, machine).engine == OpenAIEngine(kind="openai", base_url="http://gpu/v1")
+    assert with_engine(load_config(write(tmp_path, GOOD)), machine).engine == machine.engine
 
 
 @pytest.mark.parametrize(
@@ -43,6 +52,8 @@ def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
         (GOOD + "training: {method: {dpo: {hyperparameters: {beta: 3}}, type: dpo}}", "invalid_config", "beta"),
         (GOOD + "training: {early_stopping_patience: 1}", "early_stopping_needs_validation", "a validation file"),
         (GOOD + "training: {weights: full, lora: {rank: 8}}", "conflicting_parameters", "training.lora: weights"),
+        (GOOD + "engine: {kind: llama}", "invalid_config", "engine: Input tag 'llama'"),
+        (GOOD + "arms: {retrieval: {by: magic}}", "invalid_config", "arms.retrieval.by"),
         (GOOD + "training: {parent_use: stack}", "conflicting_parameters", "the model is a base model"),
     ],
 )

@@ -91,6 +91,7 @@ def write_adapter(platform: Platform, model: TunedModel, weights: int) -> Path:
     with (directory / "adapter_model.safetensors").open("wb") as file:
         file.truncate(weights)
     (directory / "optimizer.safetensors").write_bytes(b"not for others")
+    (directory / "parity.json").write_bytes(b"tokens of the owner")
     return directory
 
 

@@ -6,7 +6,7 @@ from typing import Any
 Schema = dict[str, Any]
 PATTERNS = (r"^[A-Z]{2}-[0-9]{3}$", r"^(low|middle|high)$", r"^[a-f0-9]{4,8}$", r"^\p{L}+( \p{L}+)?$")
 FORMATS = ("date", "time", "date-time", "uuid", "ipv4", "email", "duration")
-VALUES: tuple[Any, ...] = (None, True, False, 0, -7, 12.5, "", 'a\n"b"', "été", [], [1, "two"], {"k": 1})
+VALUES: tuple[object, ...] = (None, True, False, 0, -7, 12.5, "", 'a\n"b"', "été", [], [1, "two"], {"k": 1})
 
 
 def schema(numbers: random.Random, depth: int = 3) -> Schema:

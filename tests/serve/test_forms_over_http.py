@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import openai
 import pytest
-from openai import OpenAI, pydantic_function_tool
+from openai import LengthFinishReasonError, OpenAI, pydantic_function_tool
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve.running import Server
@@ -145,15 +145,18 @@ def test_the_sdks_stream_helper_gathers_calls_and_parses_them(server: Server) ->
 def test_a_strict_tool_or_a_schema_as_the_model_likes(server: Server) -> None:
     seen = set()
     for seed in range(12):
-        parsed = server.client.chat.completions.parse(
-            model="tiny",
-            messages=MESSAGES,
-            response_format=Recipe,
-            tools=[pydantic_function_tool(Weather)],
-            temperature=1.5,
-            seed=seed,
-            max_tokens=1000,
-        )
+        try:
+            parsed = server.client.chat.completions.parse(
+                model="tiny",
+                messages=MESSAGES,
+                response_format=Recipe,
+                tools=[pydantic_function_tool(Weather)],
+                temperature=1.5,
+                seed=seed,
+                max_tokens=1000,
+            )
+        except LengthFinishReasonError:  # a model of noise may not find the end of a string
+            continue
         message = parsed.choices[0].message
         seen.add(parsed.choices[0].finish_reason)
         if parsed.choices[0].finish_reason == "tool_calls":
@@ -180,6 +183,8 @@ def test_an_answer_is_sent_back_with_what_the_tool_said(server: Server) -> None:
     second = ask(server.client, messages=[*MESSAGES, message, *told], tools=TOOLS, max_tokens=5)
     assert second.usage.prompt_tokens > first.usage.prompt_tokens if first.usage else False
     assert second.choices[0].message.tool_calls is None
+    dumped = ask(server.client, messages=[*MESSAGES, message.model_dump(), *told], tools=TOOLS, max_tokens=5)
+    assert dumped.choices[0].message.content == second.choices[0].message.content
 
 
 def test_tools_are_told_to_the_model_unless_none_may_be_called(server: Server) -> None:

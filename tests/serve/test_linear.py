@@ -2,12 +2,11 @@
 
 import copy
 
-import pytest
 import torch
 from torch import nn
 
 from tunewise.serve.adapters import NO_ADAPTER, AdapterRows, LoraPair, RowGroups, Segment
-from tunewise.serve.linear import PackedLinear, pack, packed_kernel
+from tunewise.serve.linear import PackedLinear, pack
 
 ROWS = [1, 2, 7, 8, 33, 300]
 
@@ -22,14 +21,6 @@ class Block(nn.Module):
         together = torch.cat([self.q_proj(hidden), self.k_proj(hidden), self.v_proj(hidden)], dim=-1)
         out: torch.Tensor = self.down_proj(together)
         return out
-
-
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
-def test_a_packed_kernel_is_a_linear_layer(rows: int, dtype: torch.dtype, tolerance: float) -> None:
-    hidden, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in ((1, rows, 72), (40, 72), (40,)))
-    found, expected = packed_kernel(weight, bias)(hidden), nn.functional.linear(hidden, weight, bias)
-    assert torch.allclose(found.float(), expected.float(), atol=tolerance * 10, rtol=tolerance)
 
 
 def test_joined_layers_compute_what_the_plain_ones_do() -> None:

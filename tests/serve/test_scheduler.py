@@ -22,7 +22,9 @@ GREEDY = Sampling(0.0, 1.0, 0)
 
 
 def make(running: int, kv_bytes: int = 1 << 30) -> Scheduler:
-    limits = Limits(running=running, waiting=1000, prompt_tokens=256, kv_bytes=kv_bytes, prefix_bytes=0)
+    limits = Limits(
+        running=running, waiting=1000, prompt_tokens=256, kv_bytes=kv_bytes, prefix_bytes=0, adapter_bytes=0
+    )
     return Scheduler(limits, SHAPE, PrefixCache(0), Pools(SHAPE))
 
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "db": "Bring the database to this version's tables.",
     "replay": "Rerun a job from its manifest, and compare weights and metrics.",
     "run": "Tune, compare, and learn whether it was worth it.",
+    "export": "Write a tuned model as adapter, merged weights, GGUF or hub directory, and check it.",
     "data": "Check training files before anything is spent; convert tables into them.",
     "models": "List, fetch and show base models.",
 }

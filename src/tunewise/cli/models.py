@@ -1,4 +1,7 @@
-"""`tunewise models`: what base models there are, fetching one, what one is. Prints what `tunewise.catalogue` finds."""
+"""`tunewise models`: what models there are, fetching one, what one is.
+
+Prints what `tunewise.catalogue` and `tunewise.embedding_models` find.
+"""
 
 import json
 import sys
@@ -8,8 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tunewise import embedding_models
 from tunewise.catalogue import Listing, find, known, locate
 from tunewise.contracts.run import BaseModelRef
+from tunewise.embedding_models import EmbeddingModel
 from tunewise.errors import ModelError
 from tunewise.settings import get_settings
 
@@ -34,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the catalogue and what has been fetched or converted besides."""
-    listings = known(get_settings())
+    listings = (*known(get_settings()), *_embeddings())
     if as_json:
         _print_json([listing._asdict() for listing in listings])
     else:
@@ -43,7 +48,10 @@ def list_models(as_json: AsJson = False) -> None:
 
 @app.command()
 def pull(name: Name, chatml: Chatml = False, as_json: AsJson = False) -> None:
-    """Make a base model ready: convert it, or fetch it from the hub."""
+    """Make a base model ready: convert it, or fetch it from the hub. One of embeddings is used from its package."""
+    if embedding_models.knows(name):
+        _tell_embeddings(embedding_models.find(name), as_json=as_json)
+        return
     reference = find(name, get_settings(), notify=_notify, chatml=chatml)
     if as_json:
         _print_json(reference.model_dump(mode="json"))
@@ -57,6 +65,9 @@ def pull(name: Name, chatml: Chatml = False, as_json: AsJson = False) -> None:
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show what a base model is; it has to be ready."""
+    if embedding_models.knows(name):
+        _tell_embeddings(embedding_models.find(name), as_json=as_json)
+        return
     place = locate(name, get_settings())
     if not place.is_ready and place.source:
         raise ModelError("not_ready", f"{name} is not on this machine yet. Run: tunewise models pull {name}")
@@ -68,6 +79,20 @@ def show(name: Name, as_json: AsJson = False) -> None:
         width = max(map(len, facts))
         for key, value in facts.items():
             typer.echo(f"{key.replace('_', ' '):<{width}}  {f'{value:,}' if type(value) is int else value}")
+
+
+def _embeddings() -> list[Listing]:
+    return [
+        Listing(entry.name, "absent" if path is None else "ready", entry.parameters, path, entry.about)
+        for entry, path in embedding_models.known()
+    ]
+
+
+def _tell_embeddings(model: EmbeddingModel, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(model._asdict())
+    else:
+        typer.echo(f"{model.name} is ready: {_millions(model.parameters)} parameters, for embeddings, in {model.path}")
 
 
 def _facts(reference: BaseModelRef) -> dict[str, Any]:

@@ -3,13 +3,14 @@
 "auto" is allowed; paths are relative to the file.
 """
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints
 
 from tunewise.contracts.fine_tuning import Auto, Overlong, TrainingRequest
 from tunewise.contracts.frozen import ConfigPath, Frozen
 from tunewise.contracts.graders import AnyGrader
+from tunewise.settings import EngineConfig
 
 
 class DataConfig(Frozen):
@@ -55,11 +56,14 @@ class FewShotArm(Frozen):
 
 
 class RetrievalArm(Frozen):
-    """BM25 over `documents` (JSONL with a `text` field), or, without documents, over the train rows as examples."""
+    """Search in `documents` (JSONL with a `text` field), or, without documents, in the train rows as examples."""
 
     name: ArmName = "retrieval"
     k: Annotated[int, Field(ge=1, le=64)] = 4
     documents: ConfigPath | None = None
+    by: Literal["bm25", "embeddings"] = Field(
+        default="bm25", description="BM25, or the cosine of embeddings (all-minilm-l6-v2)."
+    )
 
 
 class ArmsConfig(Frozen):
@@ -120,3 +124,6 @@ class RunConfig(EvaluationPlan):
     suffix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")] = "tuned"
     data: DataConfig
     training: TrainingRequest = TrainingRequest()
+    engine: EngineConfig | None = Field(
+        default=None, description="What hosts the models while they are asked; by default what TUNEWISE_ENGINE says."
+    )

@@ -31,13 +31,13 @@ class StringCheck(Grader):
 
 
 class TextSimilarity(Grader):
-    """Similarity of two texts by a published measure."""
+    """Similarity of two texts by a published measure; `cosine`: of their embeddings, 0 where it is below."""
 
     type: Literal["text_similarity"] = "text_similarity"
     input: str = OUTPUT
     reference: str = REFERENCE
     evaluation_metric: Literal[
-        "fuzzy_match", "bleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+        "fuzzy_match", "bleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l", "cosine"
     ] = "fuzzy_match"
 
 

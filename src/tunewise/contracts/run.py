@@ -7,7 +7,7 @@ This module and `python -m tunewise.train RUN_DIR` are the whole border between 
       events.jsonl              one RunEvent a line, `seq` counts from 1 without gaps, across restarts
       reference.safetensors     log-probabilities of preferences under the first weights; before the first step
       checkpoints/step-N/       whole or absent: written aside, then renamed
-      adapter/                  what PEFT saves, with tokenizer, template and model card
+      adapter/                  what PEFT saves, with tokenizer, template, model card and `contracts.parity`
       model/                    instead, where every weight is trained: a base model's directory, with model card
       result.json               RunResult: written last, by rename
       .lock                     held (flock) by the trainer while it lives; its process id in PID_WIDTH characters

@@ -53,7 +53,8 @@ class Piece(NamedTuple):
 
 
 class Template:
-    """One base model's tokenizer and chat template. `stop_ids`: generation ends at any of these.
+    """One base model's tokenizer and chat template. `stop_ids`: generation ends at any of these; `turn_end` are those
+    that the template puts after an answer.
 
     `bos` and `eos`: what stands before and after a document, as ids; empty where the model has no such token.
     `adds_blanks`: its tokenizer puts a blank before a text, and takes it away again when it decodes.
@@ -61,6 +62,7 @@ class Template:
 
     tokenizer: Tokenizer
     stop_ids: frozenset[int]
+    turn_end: frozenset[int]
     bos: list[int]
     eos: list[int]
 
@@ -73,7 +75,8 @@ class Template:
         self._abilities = conversation.probe(render)
         self.adds_blanks = _context_matters(tokenizer)
         self._control = _control_pattern(tokenizer) if self.adds_blanks else None
-        self.stop_ids = stop_ids | self._turn_end()
+        self.turn_end = self._turn_end()
+        self.stop_ids = stop_ids | self.turn_end
 
     @classmethod
     def load(cls, directory: Path) -> "Template":
@@ -300,6 +303,15 @@ def _token_text(value: Json) -> str | None:
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
     found = {name: _token_text(config.get(name)) for name in SPECIAL_TOKENS}
     return {name: text for name, text in found.items() if text is not None}
+
+
+def chat_template(directory: Path) -> str:
+    """The source of a model directory's chat template.
+
+    Raises:
+        ModelError: no_chat_template.
+    """
+    return _template_source(directory, _read_json(directory / "tokenizer_config.json"))
 
 
 def _template_source(directory: Path, config: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from tunewise.contracts.config import FewShotArm, PromptArm, RetrievalArm
 from tunewise.contracts.evaluation import ArmKind, Fit
 from tunewise.data.conversation import text_of
 from tunewise.errors import DataError, EvaluationError
-from tunewise.evaluate.retrieval import SearchIndex
+from tunewise.evaluate.embedding import Embed, no_embeddings
+from tunewise.evaluate.retrieval import nearest
 from tunewise.evaluate.rows import EvalRow, answer_of, question_of, read_jsonl_objects
 
 
@@ -96,7 +97,11 @@ def few_shot_arm(
 
 
 def retrieval_arm(
-    arm: RetrievalArm, rows: Sequence[EvalRow], train: Sequence[ChatExample], window: Window
+    arm: RetrievalArm,
+    rows: Sequence[EvalRow],
+    train: Sequence[ChatExample],
+    window: Window,
+    embed: Embed = no_embeddings,
 ) -> ArmRequests:
     """For each row the `k` best passages of `arm.documents`, or, without documents, the `k` most similar train rows.
 
@@ -107,14 +112,14 @@ def retrieval_arm(
         EvaluationError: no documents, and no train row that ends in an assistant's text.
     """
     if arm.documents is not None:
-        passages = read_passages(arm.documents)
-        build = _passage_builder(passages)
-        index = SearchIndex(passages)
+        texts = read_passages(arm.documents)
+        build = _passage_builder(texts)
     else:
         pool = _examples(train)
         build = _example_builder(pool)
-        index = SearchIndex([question_of(example.messages) for example in pool])
-    fitted = [_fit_row(row, index.nearest(question_of(row.messages), arm.k), build, window) for row in rows]
+        texts = [question_of(example.messages) for example in pool]
+    found = nearest(arm.by, texts, [question_of(row.messages) for row in rows], arm.k, embed)
+    fitted = [_fit_row(row, best, build, window) for row, best in zip(rows, found, strict=True)]
     requests = [
         Request(i, messages, row.tools) for i, (row, (messages, _)) in enumerate(zip(rows, fitted, strict=True))
     ]
@@ -124,7 +129,9 @@ def retrieval_arm(
         "k_mean": sum(used for _, used in fitted) / max(len(fitted), 1),
         "source": "train rows" if arm.documents is None else arm.documents.name,
     }
-    fit = _fit([used for _, used in fitted], min(arm.k, index.size))
+    if arm.by != "bm25":
+        settings["by"] = arm.by
+    fit = _fit([used for _, used in fitted], min(arm.k, len(texts)))
     return ArmRequests(arm.name, "retrieval", tuple(requests), settings, fit)
 
 

@@ -148,11 +148,12 @@ def _client(server: Server) -> AsyncOpenAI:
         max_retries=server.max_retries,
         timeout=server.timeout,
         # A proxy set for the internet must not get between this process and a server on the same machine.
-        http_client=DefaultAsyncHttpxClient(trust_env=not _is_local(server.base_url)),
+        http_client=DefaultAsyncHttpxClient(trust_env=not is_local(server.base_url)),
     )
 
 
-def _is_local(base_url: str) -> bool:
+def is_local(base_url: str) -> bool:
+    """Whether the address is this machine's own."""
     host = urlsplit(base_url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,18 +1,43 @@
-"""BM25 search: the passages or train rows nearest to a question.
+"""Search: the passages or train rows nearest to a question, by BM25 or by embeddings.
 
-One index serves three arms: retrieval over documents, dynamic few-shot, and the nearest neighbour's answer. It knows
-texts; it knows nothing of prompts.
+It serves three arms: retrieval over documents, dynamic few-shot, and the nearest neighbour's answer. It knows texts; it
+knows nothing of prompts, or of where embeddings come from.
 """
 
 import re
 from collections.abc import Sequence
+from typing import Literal, assert_never
 
 import bm25s
 import numpy as np
 
+from tunewise.evaluate.embedding import Embed, Vectors
+
 _WORD = re.compile(r"\w+")
 _SHORTEST, _LONGEST = 2, 4
 _NOTHING = ""
+
+
+def nearest(
+    by: Literal["bm25", "embeddings"], texts: Sequence[str], queries: Sequence[str], k: int, embed: Embed
+) -> list[list[int]]:
+    """For each query the indices of the `k` best texts, best first; of equals, the earlier one."""
+    match by:
+        case "bm25":
+            index = SearchIndex(texts)
+            found = [index.nearest(query, k) for query in queries]
+        case "embeddings":
+            found = _nearest_vectors(embed(texts), embed(queries), k)
+        case _:
+            assert_never(by)
+    return found
+
+
+def _nearest_vectors(texts: Vectors, queries: Vectors, k: int) -> list[list[int]]:
+    """`texts`: (texts, dimensions), `queries`: (queries, dimensions), all of length 1."""
+    # Rounded, so that equal texts tie whatever batch they were computed in.
+    scores = np.round(queries @ texts.T, 5)
+    return [[int(index) for index in np.argsort(-row, kind="stable")[:k]] for row in scores]
 
 
 class SearchIndex:

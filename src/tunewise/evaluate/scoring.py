@@ -8,12 +8,18 @@ from collections.abc import Sequence
 from tunewise.contracts.evaluation import Answer
 from tunewise.contracts.graders import AnyGrader
 from tunewise.errors import ConfigError, EvaluationError
+from tunewise.evaluate.embedding import Embed, no_embeddings
 from tunewise.evaluate.graders import Graded, grade
 from tunewise.evaluate.rows import EvalRow
 
 
 def score(
-    grader: AnyGrader, rows: Sequence[EvalRow], answers: Sequence[Answer], *, train_answers: Sequence[str] = ()
+    grader: AnyGrader,
+    rows: Sequence[EvalRow],
+    answers: Sequence[Answer],
+    *,
+    train_answers: Sequence[str] = (),
+    embed: Embed = no_embeddings,
 ) -> Graded:
     """Score an arm's answers, one per row and in row order. A row that could not be answered scores 0.
 
@@ -22,19 +28,21 @@ def score(
     """
     if [answer.row for answer in answers] != list(range(len(rows))):
         raise EvaluationError("answers_do_not_match", f"{len(answers)} answers for {len(rows)} rows, or not in order")
-    graded = grade(grader, rows, [answer.text for answer in answers], train_answers=train_answers)
+    graded = grade(grader, rows, [answer.text for answer in answers], train_answers=train_answers, embed=embed)
     # An empty text can satisfy a grader (`ne`, an empty set), but no answer is not an answer.
     return Graded(
         [0.0 if answer.error else value for answer, value in zip(answers, graded.rows, strict=True)], graded.extras
     )
 
 
-def score_references(grader: AnyGrader, rows: Sequence[EvalRow], *, train_answers: Sequence[str] = ()) -> Graded:
+def score_references(
+    grader: AnyGrader, rows: Sequence[EvalRow], *, train_answers: Sequence[str] = (), embed: Embed = no_embeddings
+) -> Graded:
     """Score the references as if they were answers: below 1 the grader asks for what the data do not say.
 
     Run before anything is spent; it also raises every error that the grader's config can cause.
     """
-    return grade(grader, rows, [row.reference for row in rows], train_answers=train_answers)
+    return grade(grader, rows, [row.reference for row in rows], train_answers=train_answers, embed=embed)
 
 
 def primary(graders: Sequence[AnyGrader]) -> AnyGrader:

@@ -4,7 +4,8 @@ Knows which arm is asked where and what is kept of it; how an arm's requests are
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, assert_never
 
@@ -17,12 +18,16 @@ from tunewise.evaluate import arms, floors
 from tunewise.evaluate.answer_log import AnswerLog
 from tunewise.evaluate.arms import ArmRequests, Window
 from tunewise.evaluate.client import Sampling, Server, answer_arm, wire_message, wire_tool
+from tunewise.evaluate.embedding import Embed, no_embeddings
 from tunewise.evaluate.rows import EvalRow
+from tunewise.jobs import elsewhere
+from tunewise.jobs.elsewhere import ToHost
+from tunewise.jobs.embedding import embeddings
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.launch import serving
 from tunewise.jobs.stages import input_key, write_whole
 from tunewise.jobs.weights import TunedWeights, verified
-from tunewise.settings import secret
+from tunewise.settings import OpenAIEngine, TorchEngine, VllmEngine, get_settings, secret
 
 # An answer may be somewhat longer than every one that was seen; one that runs on for ever must still end.
 _ROOM_BEYOND_LONGEST = 1.25
@@ -57,10 +62,12 @@ def ask_baselines(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample
     asked = []
     for arm in lab.config.arms.prompt:
         if arm.endpoint is not None:
-            built = arms.prompt_arm(arm, rows)
-            answers = _reuse(lab, built, train) or _ask(lab, built, _remote_server(arm.endpoint), train)
+            prompted = arms.prompt_arm(arm, rows)
+            answers = _reuse(lab, prompted, train) or _ask(lab, prompted, _remote_server(arm.endpoint), train)
             asked.append(Asked(answers, arm.endpoint))
-    asked += [Asked(answers, None) for answers in _ask_hosted(lab, local_arms(lab, rows, train), train, None)]
+    with embeddings(lab.directory / "serve") as embed:
+        built = local_arms(lab, rows, train, embed)
+    asked += [Asked(answers, None) for answers in _ask_hosted(lab, built, train, None)]
     if train:
         asked += [Asked(floors.majority_answers(train, rows), None), Asked(floors.nearest_answers(train, rows), None)]
     return asked
@@ -75,7 +82,9 @@ def ask_tuned(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], t
     return _ask_hosted(lab, [arms.within(arms.tuned_arm(rows), _window(lab, train))], train, tuned)[0]
 
 
-def local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) -> list[ArmRequests]:
+def local_arms(
+    lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample], embed: Embed = no_embeddings
+) -> list[ArmRequests]:
     """What is asked of the base model. Without train rows that show answers none is shown, and text is looked up."""
     config, window = lab.config.arms, _window(lab, train)
     built = [arms.prompt_arm(arm, rows) for arm in config.prompt if arm.endpoint is None]
@@ -85,7 +94,7 @@ def local_arms(lab: Lab, rows: Sequence[EvalRow], train: Sequence[ChatExample]) 
         # What plain text teaches could be looked up in it just as well.
         looked_up = config.retrieval.documents if train else config.retrieval.documents or lab.config.data.train
         retrieval = config.retrieval.model_copy(update={"documents": looked_up})
-        built.append(arms.retrieval_arm(retrieval, rows, train, window))
+        built.append(arms.retrieval_arm(retrieval, rows, train, window, embed))
     return [arms.within(arm, window) for arm in built]
 
 
@@ -107,14 +116,31 @@ def _ask_hosted(
     missing = [arm for arm, answers in zip(asked, known, strict=True) if answers is None]
     if not missing:
         return [answers for answers in known if answers is not None]
-    hosted, adapters = _hosted(lab, tuned)
-    name = lab.base.name if tuned is None else lab.tuned_name
-    with serving(hosted, dtype=lab.dtype, directory=lab.directory / "serve", adapters=adapters) as base_url:
-        fresh = {arm.arm: _ask(lab, arm, Server(base_url, name), train, identity) for arm in missing}
+    with _hosted(lab, tuned) as server:
+        fresh = {arm.arm: _ask(lab, arm, server, train, identity) for arm in missing}
     return [answers or fresh[arm.arm] for arm, answers in zip(asked, known, strict=True)]
 
 
-def _hosted(lab: Lab, tuned: TunedWeights | None) -> tuple[BaseModelRef, dict[str, Path]]:
+@contextmanager
+def _hosted(lab: Lab, tuned: TunedWeights | None) -> Iterator[Server]:
+    """The base model, or the tuned one, on the engine of the experiment."""
+    directory = lab.directory / "serve"
+    model, adapters = _to_host(lab, tuned)
+    name = lab.base.name if tuned is None else lab.tuned_name
+    match lab.engine:
+        case TorchEngine():
+            with serving(model, dtype=lab.dtype, directory=directory, adapters=adapters) as base_url:
+                yield Server(base_url, name)
+        case OpenAIEngine() | VllmEngine():
+            path = None if model == lab.base else model.path
+            settings = get_settings().model_copy(update={"engine": lab.engine})
+            with elsewhere.hosted(ToHost(model.name, path, adapters, name), settings, directory) as server:
+                yield server
+        case _:
+            assert_never(lab.engine)
+
+
+def _to_host(lab: Lab, tuned: TunedWeights | None) -> tuple[BaseModelRef, dict[str, Path]]:
     """The model to host, and the adapters on it."""
     if tuned is None:
         return lab.base, {}
@@ -182,6 +208,7 @@ def _answers_path(lab: Lab, arm: ArmRequests, train: Sequence[ChatExample], adap
         lab.base.revision,
         adapter,
         lab.dtype,
+        lab.engine,
         lab.config.evaluation.concurrency,
         arm.settings,
         requests,

@@ -4,12 +4,15 @@ Ctrl-C reaches it only through whoever started it, as SIGTERM, so that it can st
 it does.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunewise.settings import environment
+from tunewise.settings import environment, environment_without
+
+LEASH = Path(__file__).with_name("leash.py")
 
 
 def start_child(
@@ -29,4 +32,20 @@ def start_child(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=tuple(files),
+        )
+
+
+def start_leashed(command: Sequence[str], log: Path, **added: str) -> subprocess.Popen[bytes]:
+    """Another program, as `jobs.leash` holds it: it ends with this process. `added`: to its environment.
+
+    This Python's own path is not for another one.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-u", str(LEASH), str(os.getpid()), *command],
+            env=environment_without("PYTHONPATH", **added),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )

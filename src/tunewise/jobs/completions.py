@@ -15,14 +15,16 @@ import httpx
 import msgspec
 from msgspec import Raw
 
+from tunewise import embedding_models
 from tunewise.contracts.jobs import Caller
-from tunewise.errors import ServingError
-from tunewise.jobs.hosting import Hosted, Hosting, find_model
+from tunewise.errors import RequestError, ServingError
+from tunewise.jobs.hosting import Hosting, find_model
 from tunewise.jobs.names import Resolved
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.usage import UsageLog, Used
+from tunewise.settings import Settings
 
-Endpoint: TypeAlias = Literal["chat/completions", "completions"]
+Endpoint: TypeAlias = Literal["chat/completions", "completions", "embeddings"]
 Fields: TypeAlias = dict[str, Raw]
 Asker: TypeAlias = Callable[[], Caller]
 NOTHING = b"null"
@@ -31,6 +33,7 @@ JSON_TYPE, STREAM_TYPE = "application/json", "text/event-stream"
 # A killed process still takes connections for a moment. What fails this fast had not been worked on, and is sent again;
 # later, the request itself may be what ended the server, and the client decides.
 DYING_SECONDS = 0.5
+SHOWN_BYTES = 300
 
 
 class Relay(NamedTuple):
@@ -90,7 +93,8 @@ async def complete(relay: Relay, asker: Asker, asked: Asked, held: AsyncExitStac
     `asker` is called in a thread, with what else is looked up.
 
     Raises:
-        RequestError: what `asker` raises; model_not_found, or model_unavailable when its files are not there.
+        RequestError: what `asker` raises; model_not_found, model_unavailable when its files are not there, or
+            unsupported_model.
         ServingError: the model's server did not start, or stopped at this request.
     """
 
@@ -99,7 +103,21 @@ async def complete(relay: Relay, asker: Asker, asked: Asked, held: AsyncExitStac
         return caller, find_model(relay.platform, caller, asked.model)
 
     caller, found = await asyncio.to_thread(looked_up)
+    _require_fitting(relay.platform.settings, asked, found)
     return await _Exchange(relay, caller, asked, found).answer(held)
+
+
+def _require_fitting(settings: Settings, asked: Asked, found: Resolved) -> None:
+    """Each kind of model is asked at its own place."""
+    if found.base in settings.models_elsewhere:
+        return  # what it is, only that server knows
+    if found.embeds and asked.endpoint != "embeddings":
+        message = f"The model {asked.model!r} makes embeddings and writes no text; ask it at /v1/embeddings"
+        raise RequestError("unsupported_model", message, param="model")
+    if not found.embeds and asked.endpoint == "embeddings":
+        there = ", ".join(embedding_models.names_here()) or f"none; {embedding_models.how_to_install()}"
+        message = f"The model {asked.model!r} makes no embeddings. Models here that do: {there}"
+        raise RequestError("unsupported_model", message, param="model")
 
 
 class _Exchange(NamedTuple):
@@ -112,66 +130,52 @@ class _Exchange(NamedTuple):
 
     async def answer(self, held: AsyncExitStack) -> Whole | Stream:
         upstream = await self._send(held)
-        if upstream.headers["content-type"].startswith(STREAM_TYPE):
+        answer = upstream.answer
+        if answer.headers.get("content-type", "").startswith(STREAM_TYPE):
             return Stream(self._events(upstream))
-        content = await self._read(upstream)
-        told = self._told(content) if upstream.is_success else content
-        return Whole(upstream.status_code, told, upstream.headers.get("retry-after"))
+        content = await _read(upstream)
+        told = self._told(content) if answer.is_success else _failure(answer.status_code, content)
+        return Whole(answer.status_code, told, answer.headers.get("retry-after"))
 
-    async def _send(self, held: AsyncExitStack) -> httpx.Response:
-        """The server's answer, its body not yet read. A server that is not there any more is replaced, once."""
+    async def _send(self, held: AsyncExitStack) -> "_Upstream":
+        """What answers, its body not yet read. A server that is not there any more is replaced, once."""
         upstream = await self._try(held)
-        if upstream is None:
+        if isinstance(upstream, ServingError):
             await held.aclose()
             upstream = await self._try(held)
-        if upstream is None:
-            raise self._gone()
+        if isinstance(upstream, ServingError):
+            raise upstream
         return upstream
 
-    async def _try(self, held: AsyncExitStack) -> httpx.Response | None:
-        """None where nothing was reached, or where an adapter was not there any more."""
-        hosting = self.relay.hosting
-        hosted = await held.enter_async_context(hosting.hosted(self.found))
-        began = time.monotonic()
+    async def _try(self, held: AsyncExitStack) -> "_Upstream | ServingError":
+        """An error where nothing was reached, or where an adapter was not there any more: worth another try."""
+        hosted = await held.enter_async_context(self.relay.hosting.hosted(self.found))
+        server, began = hosted.server, time.monotonic()
+        gone = server.gone(self.asked.model)
+        body = msgspec.json.encode(self.asked.fields | {"model": Raw(msgspec.json.encode(hosted.name))})
         try:
-            upstream = await hosting.client.send(self._request(hosted), stream=True)
+            answer = await server.send(self.asked.endpoint, body)
         except httpx.TransportError as error:
             was_reached = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             if was_reached and time.monotonic() - began > DYING_SECONDS:
-                raise self._gone() from error
-            await hosted.server.has_died()
-            return None
-        held.push_async_callback(upstream.aclose)
-        if upstream.status_code == 404:
-            hosted.server.adapters.pop(hosted.name, None)
-            return None
-        return upstream
+                raise gone from error
+            await server.has_died()
+            return gone
+        held.push_async_callback(answer.aclose)
+        if answer.status_code == 404 and server.adapters.pop(hosted.name, None) is not None:
+            return gone
+        return _Upstream(answer, gone)
 
-    def _request(self, hosted: Hosted) -> httpx.Request:
-        body = msgspec.json.encode(self.asked.fields | {"model": Raw(msgspec.json.encode(hosted.name))})
-        url = f"{hosted.server.base_url}/{self.asked.endpoint}"
-        return self.relay.hosting.client.build_request("POST", url, content=body)
-
-    async def _read(self, upstream: httpx.Response) -> bytes:
-        try:
-            content = await upstream.aread()
-        except httpx.TransportError as error:
-            raise self._gone() from error
-        if not upstream.headers["content-type"].startswith(JSON_TYPE):
-            raise ServingError("server_error", f"The model server answered {upstream.status_code}; its log says why")
-        return content
-
-    async def _events(self, upstream: httpx.Response) -> AsyncIterator[bytes]:
+    async def _events(self, upstream: "_Upstream") -> AsyncIterator[bytes]:
         """The stream, event by event; when the server stops, the last event is an error."""
         rest = b""
         try:
-            async for piece in upstream.aiter_bytes():
+            async for piece in upstream.answer.aiter_bytes():
                 *events, rest = (rest + piece).split(END)
                 yield b"".join(self._event(event) for event in events)
         except httpx.TransportError:
-            gone = self._gone()
-            body = {"message": gone.message, "type": "server_error", "param": None, "code": gone.code}
-            yield DATA + msgspec.json.encode({"error": body}) + END
+            gone = upstream.gone
+            yield DATA + _error(gone.message, "server_error", gone.code) + END
 
     def _event(self, event: bytes) -> bytes:
         if not event.startswith(DATA) or event == DONE:
@@ -187,15 +191,17 @@ class _Exchange(NamedTuple):
         """An answer or a chunk as the client gets it, its usage noted."""
         fields = fields or msgspec.json.decode(content, type=Fields)
         self._note(fields)
-        name = self._name()
-        if name is None or "model" not in fields:
+        name = msgspec.json.encode(self._name())
+        if "model" not in fields or bytes(fields["model"]) == name:
             return content
-        return msgspec.json.encode(fields | {"model": Raw(msgspec.json.encode(name))})
+        return msgspec.json.encode(fields | {"model": Raw(name)})
 
-    def _name(self) -> str | None:
-        """What the answer is to call the model, where it is not what the server calls it."""
+    def _name(self) -> str:
+        """What the answer is to call the model; its server may call it otherwise."""
         tuned = self.found.tuned
-        return tuned.azure_name if tuned and self.asked.model == tuned.azure_name else None
+        if tuned is None:
+            return self.found.base
+        return tuned.azure_name if self.asked.model == tuned.azure_name else tuned.name
 
     def _note(self, fields: Fields) -> None:
         usage = msgspec.json.decode(fields.get("usage", Raw(NOTHING)), type=Usage | None)
@@ -205,8 +211,36 @@ class _Exchange(NamedTuple):
                 Used(self.caller.project, model, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
             )
 
-    def _gone(self) -> ServingError:
-        return ServingError(
-            "model_server_stopped",
-            f"The server that hosts {self.asked.model!r} stopped while it answered; send the request again",
-        )
+
+class _Upstream(NamedTuple):
+    """An answer under way, and what is told should it break off."""
+
+    answer: httpx.Response
+    gone: ServingError
+
+
+async def _read(upstream: _Upstream) -> bytes:
+    answer = upstream.answer
+    try:
+        content = await answer.aread()
+    except httpx.TransportError as error:
+        raise upstream.gone from error
+    if answer.is_success and not answer.headers.get("content-type", "").startswith(JSON_TYPE):
+        raise ServingError("server_error", f"The model server answered {answer.status_code} and no JSON")
+    return content
+
+
+def _failure(status: int, content: bytes) -> bytes:
+    """A server's error, in OpenAI's envelope where its own is another; a proxy's page is told by its beginning."""
+    try:
+        if "error" in msgspec.json.decode(content, type=Fields):
+            return content
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    beginning = content[:SHOWN_BYTES].decode(errors="replace")
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return _error(f"The model server answered {status}: {beginning}", kind, None)
+
+
+def _error(message: str, kind: str, code: str | None) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": None, "code": code}})

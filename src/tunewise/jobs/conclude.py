@@ -13,6 +13,7 @@ from tunewise.contracts.run import RunResult, TrainSpec
 from tunewise.evaluate import floors
 from tunewise.evaluate.decision import Evidence, decision_record
 from tunewise.evaluate.economics import arm_result, economics
+from tunewise.evaluate.embedding import Embed
 from tunewise.evaluate.report import write_report
 from tunewise.evaluate.rows import question_of
 from tunewise.evaluate.scoring import primary, score
@@ -20,6 +21,7 @@ from tunewise.evaluate.standing import primary_score
 from tunewise.evaluate.statistics import mean_interval
 from tunewise.evaluate.verdict import decide
 from tunewise.jobs.arms import Asked, ask_tuned
+from tunewise.jobs.embedding import embeddings
 from tunewise.jobs.lab import Lab
 from tunewise.jobs.prepare import Prepared, still_frozen, test_sets
 from tunewise.jobs.training import curve
@@ -53,7 +55,7 @@ def conclude(lab: Lab, prepared: Prepared, asked: Sequence[Asked], trained: Trai
 
 def scores(lab: Lab, prepared: Prepared, asked: Sequence[Asked]) -> dict[str, Interval]:
     """What each arm scored on the primary grader."""
-    return primary_scores([_scored(lab, prepared, answers) for answers in asked], primary(lab.config.graders).name)
+    return primary_scores(_scored(lab, prepared, asked), primary(lab.config.graders).name)
 
 
 def primary_scores(arms: Sequence[ArmResult], grader: str) -> dict[str, Interval]:
@@ -63,7 +65,7 @@ def primary_scores(arms: Sequence[ArmResult], grader: str) -> dict[str, Interval
 
 def _report(lab: Lab, prepared: Prepared, asked: Sequence[Asked], trained: Trained) -> Report:
     config, rows, (spec, result, run_dir) = lab.config, prepared.rows, trained
-    arms = [_scored(lab, prepared, answers) for answers in asked]
+    arms = _scored(lab, prepared, asked)
     grader = primary(config.graders).name
     costs = economics(arms, result, config.prices)
     verdict = decide(arms, grader, costs, prepared.check, config, lines=[row.line for row in rows])
@@ -85,13 +87,18 @@ def _report(lab: Lab, prepared: Prepared, asked: Sequence[Asked], trained: Train
     )
 
 
-def _scored(lab: Lab, prepared: Prepared, asked: Asked) -> ArmResult:
+def _scored(lab: Lab, prepared: Prepared, asked: Sequence[Asked]) -> list[ArmResult]:
+    with embeddings(lab.directory / "serve") as embed:
+        return [_arm_scored(lab, prepared, answers, embed) for answers in asked]
+
+
+def _arm_scored(lab: Lab, prepared: Prepared, asked: Asked, embed: Embed) -> ArmResult:
     """One arm's scores with their intervals, its speed and its cost."""
     evaluation, seed = lab.config.evaluation, lab.config.training.seed
     known = floors.train_answers(prepared.train)
     scores = []
     for grader in lab.config.graders:
-        graded = score(grader, prepared.rows, asked.answers.answers, train_answers=known)
+        graded = score(grader, prepared.rows, asked.answers.answers, train_answers=known, embed=embed)
         mean = mean_interval(graded.rows, evaluation.confidence, seed)
         scores.append(GraderScore(grader=grader.name, mean=mean, rows=tuple(graded.rows), extras=graded.extras))
     return arm_result(asked.answers, scores, lab.config.prices, asked.endpoint)

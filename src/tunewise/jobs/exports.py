@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, assert_never, get_args
 
 from tunewise.contracts.jobs import Caller, TunedModel
+from tunewise.contracts.parity import PARITY_FILE
+from tunewise.contracts.run import TRAINING_STATE
 from tunewise.errors import RequestError
 from tunewise.jobs import inventory
 from tunewise.jobs.platform import Platform
@@ -17,7 +19,9 @@ from tunewise.jobs.weights import kind_in, missing_in
 Format: TypeAlias = Literal["adapter", "model"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 CHUNK_BYTES = 1024 * 1024
-TRAINERS_FILES = {"optimizer.safetensors", "progress.json"}  # what a checkpoint holds for its trainer alone
+# What a checkpoint holds for its trainer alone; and tokens of the owner's rows, which are not everybody's who may use
+# the model.
+KEPT_BACK = TRAINING_STATE | {PARITY_FILE}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of zip files: the same model gives the same bytes
 
 
@@ -96,7 +100,7 @@ def _format(wanted: str) -> Format:
 
 def _files(model: TunedModel, directory: Path) -> list[Path]:
     """What PEFT or transformers loads, with the tokenizer and the model card."""
-    files = sorted(path for path in directory.glob("*") if path.is_file() and path.name not in TRAINERS_FILES)
+    files = sorted(path for path in directory.glob("*") if path.is_file() and path.name not in KEPT_BACK)
     if missing_in(directory):
         raise RequestError(
             "model_unavailable",

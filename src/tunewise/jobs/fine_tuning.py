@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from tunewise import catalogue
 from tunewise.contracts.fine_tuning import Method, TrainingOptions
 from tunewise.contracts.jobs import Caller, Integration, Job, JobEvent, JobRequest, JobStatus, StoredFile, TunedModel
 from tunewise.errors import RequestError
 from tunewise.jobs.conflicts import conflict
 from tunewise.jobs.integrations import require_installed
-from tunewise.jobs.names import resolve
+from tunewise.jobs.names import Resolved, resolve
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.weights import kind_in
 from tunewise.store import events, files, jobs, models
@@ -54,6 +55,7 @@ def add(session: Session, platform: Platform, caller: Caller, asked: Submission)
     """`submit` within a transaction: the job is there when that is committed."""
     require_installed(asked.integrations)
     found = resolve(session, platform.settings, caller, asked.model)
+    _require_tunable(platform, asked.model, found)
     _training_file(session, caller, asked.training_file, "training_file")
     if asked.validation_file is not None:
         _training_file(session, caller, asked.validation_file, "validation_file")
@@ -90,6 +92,16 @@ def add(session: Session, platform: Platform, caller: Caller, asked: Submission)
         azure="Job enqueued. Waiting for jobs ahead to complete.",
     )
     return job
+
+
+def _require_tunable(platform: Platform, name: str, found: Resolved) -> None:
+    if found.embeds:
+        why = "makes embeddings, and only models that write text are tuned; name one of those"
+    elif found.base in platform.settings.models_elsewhere and found.base not in catalogue.names_here(platform.settings):
+        why = "is hosted elsewhere, and its weights are not here; fetch them with: tunewise models pull"
+    else:
+        return
+    raise RequestError("model_not_tunable", f"model: {name!r} {why}", param="model")
 
 
 def retrieve(platform: Platform, caller: Caller, job_id: str) -> Job:

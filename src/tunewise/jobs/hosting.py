@@ -6,26 +6,21 @@ runs on one event loop: what stands between two `await`s needs no lock.
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import httpx
-
-from tunewise import catalogue
 from tunewise.contracts.jobs import Caller, TunedModel
-from tunewise.errors import ModelError, RequestError
-from tunewise.jobs import model_server, parents
-from tunewise.jobs.model_server import ModelServer, Spawn, spawn
+from tunewise.errors import RequestError
+from tunewise.jobs import parents
+from tunewise.jobs.engines import Yard, engine, local_client
+from tunewise.jobs.model_server import ModelServer, Wanted
 from tunewise.jobs.names import Resolved, resolve
+from tunewise.jobs.our_engine import Spawn, spawn
 from tunewise.jobs.platform import Platform
 from tunewise.jobs.weights import kind_in, missing_in
 
-CONNECT_SECONDS = 5.0
-# Less than the 5 s after which the server closes a quiet connection: none is used that is being closed.
-KEEP_ALIVE_SECONDS = 2.0
 CHECK_SECONDS = 15.0
 _log = logging.getLogger("tunewise.hosting")
 
@@ -67,19 +62,11 @@ class Hosting:
     """The model servers of one API process. Used with `running()`, which ends them."""
 
     def __init__(self, platform: Platform, spawn: Spawn = spawn) -> None:
+        """`spawn`: how our own servers are started."""
         self._platform = platform
-        self._spawn = spawn
         self._places: dict[str, _Place] = {}
-        self.client = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS
-            ),
-            headers={"Accept-Encoding": "identity"},
-            trust_env=False,
-            # Model servers answer on loopback without TLS, and reading the machine's certificates takes 0.1 s.
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        )
+        self.client = local_client()
+        self._start = engine(Yard(platform.settings, platform.serve_dir, self.client), spawn)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -113,7 +100,7 @@ class Hosting:
             await asyncio.shield(self._preparation(place, home, model))
         server.begin(home.adapter)
         try:
-            yield Hosted(server, home.adapter or home.server)
+            yield Hosted(server, home.adapter or server.calls)
         finally:
             server.end(home.adapter)
 
@@ -140,6 +127,8 @@ class Hosting:
         """A tuned model is an adapter on its base model's server, or a base of its own where every weight was tuned."""
         if model.tuned is None:
             return _Home(model.base, None, None)
+        if model.tuned.name in self._platform.settings.models_elsewhere:
+            return _Home(model.tuned.name, None, None)
         directory = self._platform.settings.state_dir / model.tuned.adapter
         if kind_in(directory) == "model":
             return _Home(model.tuned.name, None, directory)
@@ -155,28 +144,15 @@ class Hosting:
         return task
 
     async def _prepare(self, place: _Place, home: _Home, model: Resolved) -> None:
-        directory = None if model.tuned is None else self._tuned_directory(model.tuned)
+        needs_files = home.adapter is not None or home.directory is not None
+        directory = self._tuned_directory(model.tuned) if model.tuned and needs_files else None
         async with place.lock:
             if place.ready(None) is None:
-                place.server = await self._start(home)
+                place.server = await self._start(Wanted(home.server, home.directory))
+                _log.info("hosting %s: process %d at %s", home.server, place.server.pid, place.server.base_url)
             if home.adapter is not None and place.server is not None and home.adapter not in place.server.adapters:
                 keep = self._platform.settings.hosted_adapters
                 await place.server.load(home.adapter, cast(Path, directory), keep=keep)
-
-    async def _start(self, home: _Home) -> ModelServer:
-        settings, base = self._platform.settings, home.server
-        try:
-            found = await asyncio.to_thread(catalogue.find, str(home.directory or base), settings)
-        except ModelError as error:
-            raise RequestError(
-                "model_unavailable", f"The model {base!r} cannot be hosted: {error.message}", param="model"
-            ) from error
-        found = found.model_copy(update={"name": base})
-        server = await model_server.start(
-            found, self._platform.serve_dir, self.client, waiting=settings.hosted_waiting, spawn=self._spawn
-        )
-        _log.info("hosting %s: process %d at %s", base, server.pid, server.base_url)
-        return server
 
     def _tuned_directory(self, model: TunedModel) -> Path:
         directory = (self._platform.settings.state_dir / model.adapter).absolute()

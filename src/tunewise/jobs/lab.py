@@ -17,7 +17,7 @@ from tunewise.jobs.config_file import load_config
 from tunewise.jobs.progress import Watcher
 from tunewise.machine import Machine
 from tunewise.planning import dtype, longest_row
-from tunewise.settings import Settings, installed_versions
+from tunewise.settings import EngineConfig, Settings, TorchEngine, installed_versions
 
 
 class Lab(NamedTuple):
@@ -46,6 +46,11 @@ class Lab(NamedTuple):
         return _max_tokens(self.config, self.base)
 
     @property
+    def engine(self) -> EngineConfig:
+        """What hosts the models while they are asked."""
+        return self.config.engine or TorchEngine()
+
+    @property
     def stages_dir(self) -> Path:
         """Where finished stages are kept, each under the hash of its inputs."""
         return self.directory / "stages"
@@ -58,7 +63,7 @@ def set_up(config_path: Path, directory: Path | None, settings: Settings, watche
         ConfigError: the config file is at fault.
         ModelError: the base model cannot be found or read.
     """
-    config = load_config(config_path)
+    config = with_engine(load_config(config_path), settings)
     watcher.stage("set-up", config.model)
     base = catalogue.find(config.model, settings, notify=watcher.note)
     hardware = machine.probe()
@@ -76,6 +81,11 @@ def set_up(config_path: Path, directory: Path | None, settings: Settings, watche
         directory=directory or config_path.resolve().parent / "runs" / config.suffix,
         watcher=watcher,
     )
+
+
+def with_engine(config: RunConfig, settings: Settings) -> RunConfig:
+    """The config with the machine's engine, where it names none."""
+    return config if config.engine else config.model_copy(update={"engine": settings.engine})
 
 
 def _max_tokens(config: RunConfig, base: BaseModelRef) -> int:

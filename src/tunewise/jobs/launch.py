@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tunewise.contracts.fine_tuning import Dtype
 from tunewise.contracts.run import BaseModelRef, RunEvent, RunResult
+from tunewise.embedding_models import EmbeddingModel
 from tunewise.errors import EvaluationError, ServingError, TrainingError
 from tunewise.jobs import trainer
 from tunewise.jobs.child import start_child
@@ -86,15 +87,34 @@ def serving(model: BaseModelRef, *, dtype: Dtype, directory: Path, adapters: dic
     Raises:
         ServingError: the server did not come up, or stopped while it was needed.
     """
-    # A file of its own: a server that was left behind by another of us that was killed may yet announce itself.
-    ready, log = directory / f"serve.{os.getpid()}.json", directory / "serve.log"
-    directory.mkdir(parents=True, exist_ok=True)
-    ready.unlink(missing_ok=True)
     arguments = ["--model", str(model.path), "--name", model.name, "--dtype", dtype]
-    # The pid is ours to give: a server that asked for its parent's only once it runs might get another one's.
-    arguments += ["--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
     for name, path in adapters.items():
         arguments += ["--adapter", f"{name}={path}"]
+    with _served(arguments, directory, "serve") as base_url:
+        yield base_url
+
+
+@contextmanager
+def serving_embeddings(model: EmbeddingModel, *, directory: Path) -> Iterator[str]:
+    """Host a model of embeddings while the context lasts; gives the base URL, ending in /v1.
+
+    Raises:
+        ServingError: as `serving` does.
+    """
+    with _served(
+        ["--model", str(model.path), "--name", model.name, "--embeddings"], directory, "embeddings"
+    ) as base_url:
+        yield base_url
+
+
+@contextmanager
+def _served(arguments: list[str], directory: Path, stem: str) -> Iterator[str]:
+    # A file of its own: a server that was left behind by another of us that was killed may yet announce itself.
+    ready, log = directory / f"{stem}.{os.getpid()}.json", directory / f"{stem}.log"
+    directory.mkdir(parents=True, exist_ok=True)
+    ready.unlink(missing_ok=True)
+    # The pid is ours to give: a server that asked for its parent's only once it runs might get another one's.
+    arguments = [*arguments, "--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
     with _child(arguments, log) as process:
         _wait_until_ready(process, ready, log)
         try:

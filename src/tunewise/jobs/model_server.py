@@ -1,30 +1,24 @@
-"""One process that hosts a base model: started, asked to load and unload adapters, stopped.
+"""One server that hosts a base model: asked to answer, to load and unload adapters, stopped.
 
-Knows `python -m tunewise.serve`, its ready file, and vLLM's adapter endpoints; knows nothing of tuned models' records
-or of what clients ask.
+Knows processes, and vLLM's adapter endpoints, which ours has too; knows nothing of how a server comes up, which is its
+engine's (`jobs.engines`), of tuned models' records or of what clients ask.
 """
 
 import asyncio
-import hashlib
 import json
-import os
-import re
 import signal
 import subprocess
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import httpx
 
-from tunewise.contracts.run import BaseModelRef
 from tunewise.errors import RequestError, ServingError
-from tunewise.jobs.child import start_child
 
-START_SECONDS = 300.0
 STOP_SECONDS = 150.0  # serve itself gives the requests under way 120 s
 DEATH_SECONDS = 5.0
 POLL_SECONDS = 0.02
@@ -50,18 +44,55 @@ class Process(Protocol):
         """Its exit code, when it has ended; `subprocess.TimeoutExpired` when it has not by then."""
 
 
-Spawn: TypeAlias = Callable[[list[str], Path], Process]
-"""Starts `python -m tunewise.serve` with these arguments; what it says is appended to the log."""
+class Wanted(NamedTuple):
+    """A model to be hosted under `name`. `directory`: of a tuned one; None where it is a base model by its name."""
+
+    name: str
+    directory: Path | None = None
+
+
+class Elsewhere:
+    """The process of a server that somebody else runs: there as long as it is wanted, and never touched."""
+
+    pid = 0
+
+    def poll(self) -> int | None:
+        """Whether it has ended is seen when it is asked."""
+        return None
+
+    def send_signal(self, number: int, /) -> None:
+        """It is not ours to signal."""
+
+    def kill(self) -> None:
+        """It is not ours to kill."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """It goes on; nobody waits."""
+        return 0
+
+
+class Door(NamedTuple):
+    """Where and how a server is asked. `calls`: its name for the base model; `patience`: seconds for coming back.
+
+    The client of a server that is not ours is the server's own, and closed with it.
+    """
+
+    base_url: str
+    client: httpx.AsyncClient
+    calls: str
+    headers: Mapping[str, str] = {}
+    patience: float = DEATH_SECONDS
 
 
 class ModelServer:
-    """A server process and what was asked of it. `adapters`: requests under way of each loaded one, by last use."""
+    """A server and what was asked of it. `adapters`: requests under way of each loaded one, by last use."""
 
-    def __init__(self, process: Process, base_url: str, client: httpx.AsyncClient) -> None:
-        self.base_url = base_url
+    def __init__(self, process: Process, door: Door) -> None:
+        self.base_url = door.base_url
+        self.calls = door.calls
         self.adapters: OrderedDict[str, int] = OrderedDict()
         self._process = process
-        self._client = client
+        self._door = door
         self._under_way = 0
         self._idle_since = time.monotonic()
 
@@ -73,6 +104,21 @@ class ModelServer:
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was started here."""
+        return not isinstance(self._process, Elsewhere)
+
+    async def send(self, endpoint: str, content: bytes) -> httpx.Response:
+        """The answer to a request, its body not yet read.
+
+        Raises:
+            httpx.TransportError: the server is not there, or has gone.
+        """
+        url, headers = f"{self.base_url}/{endpoint}", {"content-type": "application/json", **self._door.headers}
+        request = self._door.client.build_request("POST", url, content=content, headers=headers)
+        return await self._door.client.send(request, stream=True)
 
     def begin(self, adapter: str | None) -> None:
         """Count a request in: a server or adapter with requests under way is not let go."""
@@ -108,9 +154,9 @@ class ModelServer:
                 break
             del self.adapters[idle]
             await self._ask("unload_lora_adapter", lora_name=idle)
-        answer = await self._ask("load_lora_adapter", lora_name=name, lora_path=str(directory))
-        if answer is not None and answer.get("code") != "adapter_exists":
-            message = f"The model {name!r} cannot be hosted: {answer['message']}"
+        refusal = await self._ask("load_lora_adapter", lora_name=name, lora_path=str(directory))
+        if refusal is not None and not refusal.is_loaded:
+            message = f"The model {name!r} cannot be hosted: {refusal.message}"
             raise RequestError("model_unavailable", message, param="model")
         self.adapters[name] = 0
 
@@ -124,13 +170,21 @@ class ModelServer:
 
     async def has_died(self) -> bool:
         """Whether the process has ended or ends within seconds: its connections are closed before it is gone."""
-        deadline = time.monotonic() + DEATH_SECONDS
+        deadline = time.monotonic() + self._door.patience
         while self.is_alive() and time.monotonic() < deadline:
             await asyncio.sleep(POLL_SECONDS)
         return not self.is_alive()
 
     async def stop(self) -> None:
-        """Ask the process to finish what is under way and end; make it end when it does not."""
+        """Ask the process to finish what is under way and end; make it end when it does not.
+
+        A server that is not ours goes on, without our adapters.
+        """
+        if not self.is_ours:
+            for name in list(self.adapters):
+                with suppress(ServingError):
+                    await self.unload(name)
+            await self._door.client.aclose()
         if self.is_alive():
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -139,68 +193,51 @@ class ModelServer:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
 
-    async def _ask(self, endpoint: str, **wanted: str) -> dict[str, Any] | None:
-        """The server's error, or None when it did as asked."""
+    async def _ask(self, endpoint: str, **wanted: str) -> "_Refusal | None":
+        """Why the server did not do as asked; None when it did."""
         try:
-            answer = await self._client.post(f"{self.base_url}/{endpoint}", json=wanted)
+            answer = await self.send(endpoint, json.dumps(wanted).encode())
+            await answer.aread()
         except httpx.TransportError as lost:
-            raise ServingError(
-                "model_server_stopped", f"the model server stopped at {endpoint}; send it again"
-            ) from lost
-        error: dict[str, Any] | None = None if answer.is_success else answer.json()["error"]
-        return error
+            raise self.gone(wanted["lora_name"]) from lost
+        await answer.aclose()
+        return None if answer.is_success else _refusal(answer, self.base_url)
 
-
-def spawn(arguments: list[str], log: Path) -> Process:
-    """`python -m tunewise.serve` as a child of this process."""
-    return start_child("tunewise.serve", arguments, log)
-
-
-async def start(
-    model: BaseModelRef, directory: Path, client: httpx.AsyncClient, *, waiting: int, spawn: Spawn = spawn
-) -> ModelServer:
-    """Host `model`; log and ready file lie in `directory`. Returns once it answers. `waiting`: see the settings.
-
-    Raises:
-        ServingError: serve_failed or serve_timeout, naming the log.
-    """
-    stem = _file_name(model.name)
-    ready, log = directory / f"{stem}.{os.getpid()}.json", directory / f"{stem}.log"
-    ready.unlink(missing_ok=True)
-    process = spawn(_arguments(model, ready, waiting), log)
-    with ExitStack() as undo:
-        undo.callback(_kill, process)
-        await _until_ready(process, ready, log)
-        base_url = json.loads(ready.read_bytes())["base_url"]
-        undo.pop_all()
-    ready.unlink()
-    return ModelServer(process, base_url, client)
-
-
-def _file_name(model: str) -> str:
-    """A file name of its own for each model name."""
-    readable = re.sub(r"[^\w.-]+", "-", model)[-64:]
-    return f"{readable}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
-
-
-def _arguments(model: BaseModelRef, ready: Path, waiting: int) -> list[str]:
-    hosted = ["--model", str(model.path), "--name", model.name, "--max-waiting", str(waiting)]
-    return [*hosted, "--ready-file", str(ready), "--exit-with-parent", str(os.getpid())]
-
-
-async def _until_ready(process: Process, ready: Path, log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not ready.exists():
-        if process.poll() is not None:
-            raise ServingError("serve_failed", f"the model server stopped at its start; its log is serve/{log.name}")
-        if time.monotonic() > deadline:
-            raise ServingError(
-                "serve_timeout",
-                f"the model server did not answer in {START_SECONDS:.0f} s; its log is serve/{log.name}",
+    def gone(self, model: str) -> ServingError:
+        """What those are told who asked a server that is not there any more."""
+        if self.is_ours:
+            message = f"The server that hosts {model!r} stopped while it answered; send the request again"
+        else:
+            message = (
+                f"{self.base_url}, which hosts {model!r}, is not there, broke off or was silent for too long; see "
             )
-        await asyncio.sleep(POLL_SECONDS)
+            message += "whether that server runs (TUNEWISE_ENGINE), and send the request again"
+        return ServingError("model_server_stopped", message)
 
 
-def _kill(process: Process) -> None:
-    process.kill()
-    process.wait()
+class _Refusal(NamedTuple):
+    message: str
+    is_loaded: bool
+    """Whether all that is wrong is that the adapter is there already."""
+
+
+def _refusal(answer: httpx.Response, base_url: str) -> _Refusal:
+    """What a server says of why it loads no adapter: ours, vLLM's, or one that knows no adapters."""
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    told = body.get("error") if isinstance(body, dict) else None
+    error: dict[str, object] = told if isinstance(told, dict) else {}
+    message = str(error.get("message", ""))
+    if answer.status_code in {404, 405} and (not message or "/load_lora_adapter" in message):
+        return _Refusal(
+            f"{base_url} cannot load adapters: it has no /load_lora_adapter. Start vLLM with --enable-lora and "
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True there; or, where that server has the model already, say under which "
+            "name in the engine's `models`",
+            is_loaded=False,
+        )
+    if not message:
+        return _Refusal(f"{base_url} answered {answer.status_code}: {answer.text[:200]}", is_loaded=False)
+    is_loaded = error.get("code") == "adapter_exists" or "already been loaded" in message
+    return _Refusal(message, is_loaded)

@@ -1,17 +1,18 @@
 """Use cases of models: which there are, deleting a tuned one, and sharing a checkpoint with other projects."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from tunewise import catalogue
+from tunewise import catalogue, embedding_models
 from tunewise.contracts.evaluations import UNFINISHED
 from tunewise.contracts.jobs import Caller, Permission, TunedModel
 from tunewise.errors import RequestError
 from tunewise.jobs.access import project_name, require_admin, require_projects
 from tunewise.jobs.checkpoints import remove_adapters
-from tunewise.jobs.names import resolve
+from tunewise.jobs.names import base_names, resolve
 from tunewise.jobs.platform import Platform
 from tunewise.settings import Settings
 from tunewise.store import evaluations, jobs, models
@@ -121,13 +122,16 @@ def revoke(platform: Platform, caller: Caller, name: str, permission_id: str) ->
 
 
 def _bases(settings: Settings) -> list[ListedModel]:
-    bases = {
-        listing.name: int(listing.path.stat().st_mtime) if listing.path and listing.path.exists() else 0
-        for listing in catalogue.known(settings)
-        if listing.state != "absent"
-    }
+    paths = {listing.name: listing.path for listing in catalogue.known(settings)}
+    paths |= {name: embedding_models.find(name).path for name in embedding_models.names_here()}
+    bases = {name: _changed(paths.get(name)) for name in base_names(settings)}
     aliases = {name: bases[base] for name, base in settings.aliases.items() if base in bases}
     return [ListedModel(name, created_at, OWNER_OF_BASES) for name, created_at in (bases | aliases).items()]
+
+
+def _changed(path: Path | None) -> int:
+    """When a model's directory was made (Unix time, seconds); 0 where it is not here, or not yet."""
+    return int(path.stat().st_mtime) if path is not None and path.exists() else 0
 
 
 def _tuned(model: TunedModel) -> ListedModel:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
-from tunewise import catalogue
+from tunewise import catalogue, embedding_models
 from tunewise.contracts.jobs import Caller, Job, TunedModel
 from tunewise.errors import RequestError
 from tunewise.settings import Settings
@@ -24,6 +24,11 @@ class Resolved(NamedTuple):
     base: str
     tuned: TunedModel | None
 
+    @property
+    def embeds(self) -> bool:
+        """Whether it makes embeddings, and writes no text."""
+        return self.tuned is None and embedding_models.knows(self.base)
+
 
 def resolve(session: Session, settings: Settings, caller: Caller, name: str) -> Resolved:
     """Find what the caller means by a model name.
@@ -37,15 +42,25 @@ def resolve(session: Session, settings: Settings, caller: Caller, name: str) -> 
         tuned = models.find(session, caller.project, meant)
         if tuned is not None:
             return Resolved(tuned.base, tuned)
-        if meant in catalogue.names_here(settings):
+        # One of embeddings that is not installed is found too: whoever asks it is told how to install it.
+        if meant in base_names(settings) or embedding_models.knows(meant):
             return Resolved(meant, None)
-    bases = catalogue.names_here(settings)
-    names = [*bases, *settings.aliases, *(model.name for model in models.visible(session, caller.project))]
+    names = [
+        *base_names(settings),
+        *settings.aliases,
+        *(model.name for model in models.visible(session, caller.project)),
+    ]
     raise RequestError(
         "model_not_found",
         f"The model {name!r} does not exist or you do not have access to it. The models here are: {', '.join(names)}",
         param="model",
     )
+
+
+def base_names(settings: Settings) -> list[str]:
+    """What can be asked and was not tuned here: base models, those of embeddings, those that another server has."""
+    here = [*catalogue.names_here(settings), *embedding_models.names_here()]
+    return [*here, *(name for name in settings.models_elsewhere if name not in here)]
 
 
 class NewNames(NamedTuple):

@@ -9,14 +9,17 @@ from typing import NamedTuple
 
 from tunewise.contracts.chat import ChatExample
 from tunewise.contracts.check import CheckReport, Finding, Split
+from tunewise.contracts.graders import AnyGrader
 from tunewise.data.check import Limits, check
 from tunewise.data.fitting import HELD
 from tunewise.data.formats import read_conversations
 from tunewise.errors import DataError, EvaluationError
 from tunewise.evaluate import floors
+from tunewise.evaluate.graders import Graded
 from tunewise.evaluate.rows import EvalRow, freeze, read_rows
 from tunewise.evaluate.scoring import primary, score_references
 from tunewise.jobs.arms import Asked, ask_baselines, check_arms
+from tunewise.jobs.embedding import embeddings, require_embeddings
 from tunewise.jobs.lab import Lab, sha256
 from tunewise.jobs.stages import cached, input_key, write_whole
 
@@ -79,8 +82,10 @@ def _check(lab: Lab) -> CheckReport:
     Raises:
         ConfigError: a key that an arm needs is not set.
         DataError: there are errors among the findings, or an arm's documents cannot be read.
+        ModelError: embeddings are needed, and their model is not installed.
     """
     check_arms(lab.config.arms)
+    require_embeddings(lab.config)
     data = lab.config.data
     splits: list[tuple[Split, Path | None]] = [("train", data.train), ("valid", data.valid), ("test", data.test)]
     files = [(split, path) for split, path in splits if path is not None]
@@ -148,18 +153,22 @@ def _freeze(lab: Lab) -> tuple[list[EvalRow], list[ChatExample], str]:
     lab.watcher.stage("freeze", f"{len(rows)} test rows, sha256 {frozen[:12]}")
     train = list(read_conversations(data.train))
     answers = floors.train_answers(train)
-    for grader in lab.config.graders:
-        graded = score_references(grader, rows, train_answers=answers)
-        mean = sum(graded.rows) / len(graded.rows)
-        if grader == primary(lab.config.graders) and mean < 0.5:
-            raise EvaluationError(
-                "grader_refuses_references",
-                f"grader {grader.name!r} gives the reference answers themselves {mean:.2f} of 1; it grades something "
-                "else than these rows hold: check its `reference` and data.test_items",
-                param="graders",
-            )
+    with embeddings(lab.directory / "serve") as embed:
+        for grader in lab.config.graders:
+            _try(lab, grader, score_references(grader, rows, train_answers=answers, embed=embed))
     _keep_frozen(lab, f"{frozen}  {len(rows)} rows of {data.test.name}")
     return rows, train, frozen
+
+
+def _try(lab: Lab, grader: AnyGrader, graded: Graded) -> None:
+    mean = sum(graded.rows) / len(graded.rows)
+    if grader == primary(lab.config.graders) and mean < 0.5:
+        raise EvaluationError(
+            "grader_refuses_references",
+            f"grader {grader.name!r} gives the reference answers themselves {mean:.2f} of 1; it grades something "
+            "else than these rows hold: check its `reference` and data.test_items",
+            param="graders",
+        )
 
 
 def _refuse_tools(test: Path, rows: Sequence[EvalRow]) -> None:

@@ -25,12 +25,13 @@ from tunewise.data.template import Template
 from tunewise.errors import EvaluationError, ServingError, TunewiseError
 from tunewise.jobs import trainer
 from tunewise.jobs.conclude import Trained, conclude, primary_scores, scores
-from tunewise.jobs.lab import Lab
+from tunewise.jobs.lab import Lab, with_engine
 from tunewise.jobs.plan import CHECK_FILE
 from tunewise.jobs.prepare import Prepared, baselines, prepare
 from tunewise.jobs.progress import Watcher
 from tunewise.jobs.stages import write_whole
 from tunewise.jobs.study_files import JournalWatcher, key_of, read_study, result_of
+from tunewise.settings import get_settings
 
 log = logging.getLogger("tunewise.study")
 
@@ -86,7 +87,7 @@ def _lab(directory: Path, asked: Study, key: str, watcher: Watcher) -> Lab:
     """The run's own base model, number format and versions; the machine is this one."""
     spec = _spec(directory)
     return Lab(
-        config=asked.config,
+        config=with_engine(asked.config, get_settings()),
         title=asked.title,
         tuned_name=asked.tuned_name,
         origin={"job": directory.parent.name, "study sha256": key},

@@ -1,4 +1,4 @@
-"""`python -m tunewise.serve`: host one base model until told to stop.
+"""`python -m tunewise.serve`: host one base model, or one of embeddings, until told to stop.
 
 Knows flags and the process's life; everything else is put together here and done elsewhere. SIGTERM and SIGINT drain:
 no new connections, requests under way are answered, then the process ends. So does the end of the process that
@@ -15,24 +15,31 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import torch
 import uvicorn
+from fastapi import FastAPI
 
 from tunewise.data.template import Template
 from tunewise.errors import ConfigError, TunewiseError
+from tunewise.serve.adapters import NO_ADAPTER
+from tunewise.serve.embedder import Embedder
+from tunewise.serve.embeddings import Embeddings, create_embeddings_app
 from tunewise.serve.engine import Engine
 from tunewise.serve.house import House
 from tunewise.serve.http import create_app
+from tunewise.serve.kernels import Weights
 from tunewise.serve.mailbox import Mailbox
 from tunewise.serve.network import Network, best_dtype
+from tunewise.serve.parity import replay
 from tunewise.serve.scheduler import Limits
 
 RUNNING_MAX = 64  # answers computed at once
 WAITING_MAX = 512  # requests beyond them before 429
 PROMPT_TOKENS = 256  # of prompts per step: matrix products are as fast as they get, and answers wait little
-KV_SHARE, PREFIX_SHARE = 0.4, 0.1  # of the memory available once the model is loaded
+KV_SHARE, PREFIX_SHARE, ADAPTER_SHARE = 0.4, 0.1, 0.1  # of the memory available once the model is loaded
 PREFIX_BYTES_MAX = 512 << 20  # some 11,000 tokens of SmolLM2-135M in float32; single prompts fill the rest to no use
 DRAIN_SECONDS = 120
 PARENT_POLL_SECONDS = 1.0
@@ -45,12 +52,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        house = build(options)
+        app, engine = _built(options)
         _survive_signals()
-        return asyncio.run(_serve(house, options))
+        return asyncio.run(_serve(app, engine, options))
     except TunewiseError as error:
         sys.stderr.write(f"error: {error.message}\n")
         return error.exit_code
+
+
+def _built(options: argparse.Namespace) -> tuple[FastAPI, Engine | None]:
+    """The application, and what generates behind it; None where it makes embeddings."""
+    if options.embeddings:
+        return create_embeddings_app(Embeddings(options.name, Embedder(options.model), options.max_waiting)), None
+    house = build(options)
+    return create_app(house), house.engine
 
 
 def build(options: argparse.Namespace) -> House:
@@ -59,15 +74,24 @@ def build(options: argparse.Namespace) -> House:
     Raises:
         TunewiseError: something named in the options cannot be used.
     """
-    dtype = best_dtype() if options.dtype == "auto" else getattr(torch, options.dtype)
+    dtype = _dtype(options)
     template = Template.load(options.model)
-    network = Network(options.model, dtype)
+    network = Network(options.model, dtype, options.weights)
     network.warm_up()
+    replay(network, NO_ADAPTER, options.name, options.model, template.decode)
     mailbox = Mailbox()
     engine = Engine(network, template.decode, template.stop_ids, _limits(options), mailbox.deliver)
     for name, path in options.adapter:
         engine.load_before_start(name, path)
     return House(options.name, template, engine, mailbox)
+
+
+def _dtype(options: argparse.Namespace) -> torch.dtype:
+    """Of activations. What stores weights smaller computes in float32."""
+    if options.dtype != "auto":
+        named: torch.dtype = getattr(torch, options.dtype)
+        return named
+    return best_dtype() if options.weights == "same" else torch.float32
 
 
 def _survive_signals() -> None:
@@ -76,7 +100,7 @@ def _survive_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
-async def _serve(house: House, options: argparse.Namespace) -> int:
+async def _serve(app: FastAPI, engine: Engine | None, options: argparse.Namespace) -> int:
     # With the protocol named, asyncio switches Nagle's algorithm off; without, each answer waits 40 ms for an ACK.
     with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -85,11 +109,10 @@ async def _serve(house: House, options: argparse.Namespace) -> int:
         except OSError as error:
             where = f"{options.host}:{options.port}"
             raise ConfigError("address_unusable", f"cannot listen on {where}: {error}", param="--port") from error
-        config = uvicorn.Config(
-            create_app(house), log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS
-        )
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=DRAIN_SECONDS)
         server = uvicorn.Server(config)
-        house.engine.on_failure = lambda: setattr(server, "should_exit", True)
+        if engine is not None:
+            engine.on_failure = lambda: setattr(server, "should_exit", True)
         serving = asyncio.create_task(server.serve([listening]))
         leaving = asyncio.create_task(_leave_with_parent(options.exit_with_parent, server))
         while not server.started and not serving.done():
@@ -98,7 +121,7 @@ async def _serve(house: House, options: argparse.Namespace) -> int:
             _announce(options, listening.getsockname()[1])
         await serving
         leaving.cancel()
-    return 0 if house.engine.failure is None else house.engine.failure.exit_code
+    return 0 if engine is None or engine.failure is None else engine.failure.exit_code
 
 
 async def _leave_with_parent(parent: int | None, server: uvicorn.Server) -> None:
@@ -124,7 +147,10 @@ def _announce(options: argparse.Namespace, port: int) -> None:
 def _limits(options: argparse.Namespace) -> Limits:
     available = psutil.virtual_memory().available
     prefix = min(int(available * PREFIX_SHARE), PREFIX_BYTES_MAX) if options.prefix_cache else 0
-    return Limits(options.max_running, options.max_waiting, PROMPT_TOKENS, int(available * KV_SHARE), prefix)
+    asked = options.adapter_memory_mb
+    adapters = int(available * ADAPTER_SHARE) if asked is None else asked << 20
+    kv = int(available * KV_SHARE)
+    return Limits(options.max_running, options.max_waiting, PROMPT_TOKENS, kv, prefix, adapters)
 
 
 def _named_adapter(text: str) -> tuple[str, Path]:
@@ -140,13 +166,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="the model name that clients ask for")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--embeddings", action="store_true", help="the model makes embeddings and writes no text")
     parser.add_argument("--adapter", type=_named_adapter, action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
+    parser.add_argument(
+        "--weights", choices=get_args(Weights), default="same", help="stored as they are, or smaller and faster"
+    )
     parser.add_argument(
         "--ready-file", type=Path, help="JSON with base_url and pid, written once requests are answered"
     )
     parser.add_argument("--max-running", type=int, default=RUNNING_MAX, help="answers computed at once")
     parser.add_argument("--max-waiting", type=int, default=WAITING_MAX, help="further requests before 429")
+    parser.add_argument(
+        "--adapter-memory-mb", type=int, help="what adapters may take; beyond it, the least recently used go to disk"
+    )
     parser.add_argument("--no-prefix-cache", dest="prefix_cache", action="store_false")
     parser.add_argument(
         "--exit-with-parent", type=int, metavar="PID", help="stop as on SIGTERM once this process is not the parent"

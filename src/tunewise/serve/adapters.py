@@ -2,10 +2,11 @@
 
 Knows PEFT's file format and which rows belong to which adapter; knows nothing of requests or HTTP. Rows of one adapter
 are one matrix product; a decode batch with several adapters is one batched product over the adapters in use, which live
-in a small bank of equal-rank tensors, so a thousand registered adapters cost only their own weights.
+in a small bank of equal-rank tensors. Which adapters are in memory is `serve.shelf`'s matter.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -62,10 +63,11 @@ class LoraPair(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """An adapter as read from its directory."""
+    """An adapter as read from its directory. `size`: bytes that it takes where it is hosted."""
 
     name: str
     path: Path
+    size: int
     pairs: dict[str, LoraPair]
     rows: dict[str, TokenRows] = {}  # noqa: RUF012  # read only
     """Of added tokens, by the embedding's or head's path."""
@@ -100,15 +102,23 @@ class AdapterRows:
     groups: RowGroups | None = None
 
 
+class Up(NamedTuple):
+    """The way back of one of the layers that are packed together: `weight` (rank, out), its ranks and columns."""
+
+    ranks: slice
+    columns: slice
+    weight: Tensor
+
+
 class Held(NamedTuple):
-    """An adapter's part in one packed layer: `down` (in, rank), `up` (rank, out).
+    """An adapter's part in one packed layer: `down` (in, sum of ranks), and for each joined layer its way back.
 
     Where it has magnitudes, `gain` (out,) is what the frozen layer's output is multiplied by first, and `shift` (out,)
     gives back what that takes from the bias.
     """
 
     down: Tensor
-    up: Tensor
+    ups: tuple[Up, ...]
     gain: Tensor | None
     shift: Tensor | None
 
@@ -141,21 +151,20 @@ class LoraBank:
         self._squares: Tensor | None = None
 
     def put(self, key: int, pairs: Mapping[str, LoraPair]) -> None:
-        """Hold an adapter's weights for this layer; layers joined into one become one block-diagonal pair."""
+        """Hold an adapter's weights for this layer."""
         mine = [(place, pairs[path]) for place, path in enumerate(self._paths) if path in pairs]
         if not mine:
             return
-        rank = sum(pair.down.shape[0] for _, pair in mine)
-        down = torch.cat([pair.down for _, pair in mine]).to(self._dtype)
-        up = torch.zeros(rank, sum(self._sizes), dtype=self._dtype)
-        row = 0
-        for place, pair in mine:
-            column, own = sum(self._sizes[:place]), pair.down.shape[0]
-            up[row : row + own, column : column + self._sizes[place]] = pair.up.T
-            row += own
         gain, shift = self._gain(mine)
-        scaled = up if gain is None else up * gain
-        self._own[key] = Held(down.T.contiguous(), scaled, gain, shift)
+        down = torch.cat([pair.down for _, pair in mine]).to(self._dtype)
+        ups, rank = [], 0
+        for place, pair in mine:
+            ranks = slice(rank, rank + pair.down.shape[0])
+            columns = slice(sum(self._sizes[:place]), sum(self._sizes[: place + 1]))
+            up = pair.up.T.to(self._dtype)
+            ups.append(Up(ranks, columns, (up if gain is None else up * gain[columns]).contiguous()))
+            rank = ranks.stop
+        self._own[key] = Held(down.T.contiguous(), tuple(ups), gain, shift)
 
     @torch.inference_mode()
     def _gain(self, mine: Sequence[tuple[int, LoraPair]]) -> tuple[Tensor | None, Tensor | None]:
@@ -191,7 +200,8 @@ class LoraBank:
         for slot, own in enumerate(held):
             if own:
                 self._down[slot, :, : own.down.shape[1]] = own.down
-                self._up[slot, : own.up.shape[0]] = own.up
+                for up in own.ups:
+                    self._up[slot, up.ranks, up.columns] = up.weight
             if own and own.gain is not None and own.shift is not None:
                 gain[slot], shift[slot] = own.gain, own.shift
         self._gains = (gain, shift) if any(own and own.gain is not None for own in held) else None
@@ -213,11 +223,23 @@ class LoraBank:
             if (own := self._own.get(key)) is not None:
                 if own.gain is not None and own.shift is not None:
                     flat_out[start:end].mul_(own.gain).add_(own.shift)
-                flat_out[start:end].addmm_(flat_in[start:end] @ own.down, own.up)
+                low = flat_in[start:end] @ own.down
+                for up in own.ups:
+                    flat_out[start:end, up.columns].addmm_(low[:, up.ranks], up.weight)
 
 
-def read_adapter(name: str, path: Path) -> Adapter:
-    """Read what PEFT saved.
+def measure_adapter(path: Path, dtype: torch.dtype) -> int:
+    """Bytes that an adapter takes in this number format, by the header of its file; 0 where that cannot be read."""
+    try:
+        with safe_open(path / WEIGHTS_FILE, framework="pt") as file:
+            numbers: int = sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+            return numbers * dtype.itemsize
+    except (SafetensorError, OSError):
+        return 0  # what is wrong with it, `read_adapter` says
+
+
+def read_adapter(name: str, path: Path, dtype: torch.dtype = torch.float32) -> Adapter:
+    """Read what PEFT saved, to be hosted in `dtype`.
 
     Raises:
         ModelError: `adapter_not_found`, `adapter_unreadable`, or `adapter_unsupported` naming the option at fault.
@@ -233,7 +255,8 @@ def read_adapter(name: str, path: Path) -> Adapter:
     except (SafetensorError, OSError) as error:
         raise ModelError("adapter_unreadable", f"{path / WEIGHTS_FILE} cannot be read: {error}") from error
     rows = {match["path"]: tensors.pop(key) for key in list(tensors) if (match := ROWS_NAME.match(key))}
-    return Adapter(name, path, _pairs(tensors, config, path), _token_rows(rows, config, path))
+    size = sum(tensor.numel() for tensor in (*tensors.values(), *rows.values())) * dtype.itemsize
+    return Adapter(name, path, size, _pairs(tensors, config, path), _token_rows(rows, config, path))
 
 
 def _token_rows(rows: dict[str, Tensor], config: dict[str, Any], path: Path) -> dict[str, TokenRows]:

@@ -8,24 +8,26 @@ never starve running answers and share their reading of the weights.
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 
 import torch
 
-from tunewise.errors import ModelError, ServingError, TunewiseError
-from tunewise.serve.adapters import NO_ADAPTER, Adapter, read_adapter
+from tunewise.errors import ServingError, TunewiseError
+from tunewise.serve.adapters import Adapter, measure_adapter, read_adapter
 from tunewise.serve.attention import DecodeGroup, PromptSpan, StepLayout
 from tunewise.serve.generation import Deliver, Event, Failed, Finished, Generation, TokenLogprob
 from tunewise.serve.kv import Pools
 from tunewise.serve.network import Network
+from tunewise.serve.parity import replay
 from tunewise.serve.prefix import PrefixCache
 from tunewise.serve.sampling import logprobs, sample
 from tunewise.serve.scheduler import Limits, Scheduler, Step
 from tunewise.serve.sequences import Choice, Ticket
 from tunewise.serve.shaping import shape
+from tunewise.serve.shelf import Shelf
 from tunewise.serve.text import Decode
 
 log = logging.getLogger("tunewise.serve")
@@ -35,7 +37,6 @@ class Engine:
     """Hosts one network. All public methods may be called from any thread."""
 
     def __init__(self, network: Network, decode: Decode, stop_ids: Set[int], limits: Limits, deliver: Deliver) -> None:
-        self.adapters: dict[str, Path] = {}
         self.failure: TunewiseError | None = None
         self.context_length = network.context_length
         self.vocabulary = network.vocabulary
@@ -45,10 +46,8 @@ class Engine:
         self._stop_ids = stop_ids
         self._limits = limits
         self._deliver = deliver
-        self._keys: dict[str, int] = {}
-        self._retiring: set[int] = set()
+        self._dtype = network.dtype
         self._numbers = count(1)
-        self._adapter_keys = count()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: list[tuple[int, Event]] = []
         self._given_up: set[int] = set()
@@ -57,6 +56,8 @@ class Engine:
         self._running = True
         cache = PrefixCache(limits.prefix_bytes)
         self._scheduler = Scheduler(limits, network.kv_shape, cache, Pools(network.kv_shape))
+        self._shelf = Shelf(network, limits.adapter_bytes, self._inbox.put, self._adapters_in_use, self._refuse)
+        self.adapters: Mapping[str, Path] = self._shelf.paths
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @property
@@ -66,7 +67,7 @@ class Engine:
 
     def load_before_start(self, name: str, path: Path) -> None:
         """As `load_adapter`, for adapters named at start-up."""
-        self._put_adapter(read_adapter(name, path))
+        self._register(self._read_adapter(name, path))
 
     def start(self) -> None:
         """Begin to compute."""
@@ -77,6 +78,7 @@ class Engine:
         self._inbox.put(self._shut_down)
         if self._thread.is_alive():
             self._thread.join()
+        self._shelf.close()
 
     def submit(self, generation: Generation) -> int:
         """Queue a request; its events come through the callback under the number returned.
@@ -103,13 +105,14 @@ class Engine:
         self._inbox.put(lambda: self._forget(number))
 
     def load_adapter(self, name: str, path: Path) -> None:
-        """Read an adapter and hold it under `name`.
+        """Read an adapter and host it under `name`; it is in memory while it is among those asked for most lately.
 
         Raises:
-            ModelError: it cannot be read, does not fit, or the name is taken.
+            ModelError: it cannot be read, does not fit the base model or the memory, does not answer as it was trained
+                to, or the name is taken.
         """
-        adapter = read_adapter(name, path)
-        self._ask(lambda: self._put_adapter(adapter))
+        adapter = self._read_adapter(name, path)
+        self._ask(lambda: self._register(adapter))
 
     def unload_adapter(self, name: str) -> None:
         """Let an adapter go; requests under way with it are finished first.
@@ -117,7 +120,11 @@ class Engine:
         Raises:
             ModelError: there is none of that name.
         """
-        self._ask(lambda: self._drop_adapter(name))
+        self._ask(lambda: self._shelf.unregister(name))
+
+    def adapter_bytes(self) -> int:
+        """What the adapters in memory take."""
+        return self._shelf.resident_bytes()
 
     def _ask(self, action: Callable[[], None]) -> None:
         """Run `action` on the engine's thread and wait for it."""
@@ -133,54 +140,48 @@ class Engine:
         self._inbox.put(answer)
         done.result()
 
-    def _put_adapter(self, adapter: Adapter) -> None:
-        if adapter.name in self._keys:
-            message = f"an adapter named {adapter.name!r} is loaded from {self.adapters[adapter.name]}; unload it first"
-            raise ModelError("adapter_exists", message, param="lora_name")
-        key = next(self._adapter_keys)
-        self._network.put_adapter(key, adapter)
-        self._keys[adapter.name] = key
-        self.adapters[adapter.name] = adapter.path
+    def _read_adapter(self, name: str, path: Path) -> Adapter:
+        self._shelf.check_size(name, measure_adapter(path, self._dtype))
+        return read_adapter(name, path, self._dtype)
 
-    def _drop_adapter(self, name: str) -> None:
-        if name not in self._keys:
-            raise ModelError("adapter_not_found", f"no adapter named {name!r} is loaded", param="lora_name")
-        del self.adapters[name]
-        self._retiring.add(self._keys.pop(name))
-        self._retire()
+    def _register(self, adapter: Adapter) -> None:
+        def answers_as_trained(key: int) -> None:
+            replay(self._network, key, adapter.name, adapter.path, self._decode)
 
-    def _retire(self) -> None:
-        if self._retiring:
-            in_use = {ticket.adapter for ticket in self._scheduler.tickets()}
-            for key in self._retiring - in_use:
-                self._network.drop_adapter(key)
-            self._retiring &= in_use
+        self._shelf.register(adapter, answers_as_trained)
+
+    def _adapters_in_use(self) -> set[int]:
+        return {ticket.adapter for ticket in self._scheduler.tickets()}
+
+    def _refuse(self, ticket: Ticket, error: TunewiseError) -> None:
+        self._end(ticket.number, Failed(error))
 
     def _accept(self, number: int, generation: Generation) -> None:
-        key = NO_ADAPTER if generation.adapter is None else self._keys.get(generation.adapter)
+        key = self._shelf.key(generation.adapter)
         if key is None:
             self._end(number, Failed(ServingError("model_not_found", f"adapter {generation.adapter!r} was unloaded")))
             return
-        self._scheduler.add(Ticket.issue(number, generation, key))
+        self._shelf.door.append(Ticket.issue(number, generation, key))
 
     def _forget(self, number: int) -> None:
-        if self._scheduler.cancel(number) is not None:
+        if (self._shelf.withdraw(number) or self._scheduler.cancel(number)) is not None:
             with self._lock:
                 del self._open[number]
-            self._retire()
+            self._shelf.settle()
 
     def _end(self, number: int, event: Event) -> None:
         self._outbox.append((number, event))
         with self._lock:
             del self._open[number]
-        self._retire()
+        self._shelf.settle()
 
     def _shut_down(self) -> None:
         self._running = False
         self._fail_all(ServingError("shutting_down", "the server is shutting down; try again elsewhere or later"))
 
     def _fail_all(self, error: TunewiseError) -> None:
-        for ticket in self._scheduler.tickets():
+        for ticket in [*self._shelf.door, *self._scheduler.tickets()]:
+            self._shelf.withdraw(ticket.number)
             self._scheduler.cancel(ticket.number)
             self._end(ticket.number, Failed(error))
 
@@ -189,6 +190,9 @@ class Engine:
         try:
             while self._running:
                 self._read_inbox()
+                if self._shelf.door:
+                    for ticket in self._shelf.admit():
+                        self._scheduler.add(ticket)
                 if not self._scheduler.idle():
                     self._step()
                 self._flush()
@@ -200,7 +204,7 @@ class Engine:
             self.on_failure()
 
     def _read_inbox(self) -> None:
-        if self._scheduler.idle():
+        if self._scheduler.idle() and not self._shelf.has_news():
             self._inbox.get()()
         while not self._inbox.empty():
             self._inbox.get()()

@@ -22,6 +22,7 @@ STATUS = {
     "queue_full": 429,
     "shutting_down": 503,
     "engine_failed": 503,
+    "embedding_failed": 500,
 }
 RETRY_AFTER_SECONDS = "1"
 CLIENT_CLOSED = 499  # nginx's code; nobody is there to read it
@@ -39,11 +40,16 @@ def create_app(house: House) -> FastAPI:
         await asyncio.to_thread(house.engine.stop)
 
     app = FastAPI(title="Tunewise hosting", lifespan=lifespan)
-    app.add_exception_handler(TunewiseError, _known_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    add_error_answers(app)
     _add_generation(app, house)
     _add_models(app, house)
     return app
+
+
+def add_error_answers(app: FastAPI) -> None:
+    """Answer every failure in OpenAI's envelope."""
+    app.add_exception_handler(TunewiseError, _known_error)
+    app.add_exception_handler(HTTPException, _http_error)
 
 
 def _add_generation(app: FastAPI, house: House) -> None:

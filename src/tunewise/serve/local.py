@@ -13,10 +13,18 @@ import torch
 from tunewise.data.template import Template
 from tunewise.serve.engine import Engine
 from tunewise.serve.generation import Event, Failed, Finished, Generation, Piece, TokenLogprob, Usage
+from tunewise.serve.kernels import Weights
 from tunewise.serve.network import Network
 from tunewise.serve.scheduler import Limits
 
-LIMITS = Limits(running=32, waiting=100_000, prompt_tokens=256, kv_bytes=4 << 30, prefix_bytes=1 << 30)
+LIMITS = Limits(
+    running=32,
+    waiting=100_000,
+    prompt_tokens=256,
+    kv_bytes=4 << 30,
+    prefix_bytes=1 << 30,
+    adapter_bytes=1 << 30,
+)
 
 
 class Result(NamedTuple):
@@ -31,10 +39,10 @@ class Result(NamedTuple):
 class LocalEngine:
     """A running engine, to be used in a `with` statement."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype, limits: Limits = LIMITS) -> None:
+    def __init__(self, directory: Path, dtype: torch.dtype, limits: Limits = LIMITS, weights: Weights = "same") -> None:
         self.template = Template.load(directory)
         self._events: queue.SimpleQueue[list[tuple[int, Event]]] = queue.SimpleQueue()
-        network = Network(directory, dtype)
+        network = Network(directory, dtype, weights)
         self.engine = Engine(network, self.template.decode, self.template.stop_ids, limits, self._events.put)
 
     def __enter__(self) -> "LocalEngine":

@@ -26,6 +26,7 @@ class Limits(NamedTuple):
     prompt_tokens: int
     kv_bytes: int
     prefix_bytes: int
+    adapter_bytes: int
 
 
 class Chunk(NamedTuple):

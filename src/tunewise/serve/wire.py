@@ -50,6 +50,15 @@ NO_EFFECT: dict[str, tuple[Any, ...]] = {
 """OpenAI's fields that are not honoured, and their values that ask for nothing; with no values listed, any does."""
 
 
+NO_ECHO: tuple[tuple[str, Any], ...] = (
+    ("annotations", None),
+    ("annotations", []),
+    ("audio", None),
+    ("tool_calls", None),
+)
+"""Fields of an answer that hold nothing; `model_dump()` of a message writes them out."""
+
+
 class StreamOptions(Frozen):
     """`include_obfuscation` pads OpenAI's chunks against eavesdropping; padding is never sent here."""
 
@@ -125,9 +134,8 @@ class ChatRequest(Sampled):
         Raises:
             ConfigError: `invalid_messages`, with the path of the field at fault.
         """
-        messages: list[Message] = converted(
-            [_as_sent(message) for message in self.messages], MESSAGES, "messages", "invalid_messages"
-        )
+        sent = [_without_echoes(message) for message in self.messages]
+        messages: list[Message] = converted(sent, MESSAGES, "messages", "invalid_messages")
         return messages
 
     def form(self) -> Form:
@@ -146,6 +154,16 @@ class CompletionRequest(Sampled):
     logprobs: Annotated[int, Field(ge=0, le=TOP_LOGPROBS_MAX)] | None = None
 
 
+class EmbeddingRequest(Frozen):
+    """POST /v1/embeddings. `input` is checked by `serve.embeddings`, which knows the model's token ids."""
+
+    model: str
+    input: Any
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = Field(default=None, description="OpenAI's, for its watch on abuse; it changes nothing.")
+
+
 class LoadAdapter(Frozen):
     """POST /v1/load_lora_adapter, as vLLM has it."""
 
@@ -157,25 +175,6 @@ class UnloadAdapter(Frozen):
     """POST /v1/unload_lora_adapter, as vLLM has it."""
 
     lora_name: Annotated[str, Field(min_length=1)]
-
-
-def _as_sent(message: Json) -> Json:
-    """A message without what the SDK's helpers (`parse`, `stream`) add to an answer, and send along with it."""
-    if message.get("role") != "assistant":
-        return message
-    kept = {name: value for name, value in message.items() if name != "parsed"}
-    calls = kept.get("tool_calls")
-    return kept | {"tool_calls": [_call_as_sent(call) for call in calls]} if isinstance(calls, list) else kept
-
-
-def _call_as_sent(call: object) -> object:
-    if not isinstance(call, dict):
-        return call
-    kept = {name: value for name, value in call.items() if name != "index"}
-    function = kept.get("function")
-    if isinstance(function, dict):
-        kept["function"] = {name: value for name, value in function.items() if name != "parsed_arguments"}
-    return kept
 
 
 def read_chat(body: bytes) -> ChatRequest:
@@ -196,6 +195,11 @@ def read_completion(body: bytes) -> CompletionRequest:
     return _checked(CompletionRequest, _without_no_effect(_object(body)))
 
 
+def read_embeddings(body: bytes) -> EmbeddingRequest:
+    """Parse a request for embeddings; raises ConfigError naming the field at fault."""
+    return _checked(EmbeddingRequest, _object(body))
+
+
 def read_load(body: bytes) -> LoadAdapter:
     """Parse a request to load an adapter; raises ConfigError naming the field at fault."""
     return _checked(LoadAdapter, _object(body))
@@ -204,6 +208,20 @@ def read_load(body: bytes) -> LoadAdapter:
 def read_unload(body: bytes) -> UnloadAdapter:
     """Parse a request to unload an adapter; raises ConfigError naming the field at fault."""
     return _checked(UnloadAdapter, _object(body))
+
+
+def _without_echoes(message: Json) -> Json:
+    """A message as it was once answered, without what the SDK put beside it: it is sent back with the next question."""
+    kept = {name: value for name, value in message.items() if name != "parsed" and (name, value) not in NO_ECHO}
+    if isinstance(calls := kept.get("tool_calls"), list):
+        kept["tool_calls"] = [_without_parsed_arguments(call) for call in calls]
+    return kept
+
+
+def _without_parsed_arguments(call: Any) -> Any:  # noqa: ANN401  # what is no call is refused later, with its path
+    if not (isinstance(call, dict) and isinstance(function := call.get("function"), dict)):
+        return call
+    return call | {"function": {name: value for name, value in function.items() if name != "parsed_arguments"}}
 
 
 def _object(body: bytes) -> Json:

@@ -30,6 +30,11 @@ def find(session: Session, project: str, name: str) -> TunedModel | None:
     return found(session, TunedModel, _VISIBLE_ONE, name=name, project=project)
 
 
+def named(session: Session, name: str) -> TunedModel | None:
+    """The model or checkpoint of that name or id, whichever project's: for whoever holds the state itself."""
+    return found(session, TunedModel, select(ModelRow.__table__).where(_NAMED), name=name)
+
+
 def owned(session: Session, project: str, name: str) -> TunedModel | None:
     """The project's own model or checkpoint of that name or id."""
     return found(session, TunedModel, _OWN, name=name, project=project)

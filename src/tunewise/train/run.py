@@ -5,6 +5,7 @@ run that was killed ends in the same weights as one that was not. Knows nothing 
 """
 
 import hashlib
+import logging
 import math
 import resource
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from tunewise.contracts.parity import PARITY_FILE, Parity
 from tunewise.contracts.run import (
     CHECKPOINTS_DIR,
     RESULT_FILE,
@@ -22,8 +24,9 @@ from tunewise.contracts.run import (
 )
 from tunewise.train.checkpoint import directory_of, kept_epochs, prune, read_progress, save_checkpoint
 from tunewise.train.criterion import Tally
-from tunewise.train.journal import make_directory_whole, write_whole
+from tunewise.train.journal import make_directory_whole, write_synced, write_whole
 from tunewise.train.optimizer import set_learning_rate, trainable
+from tunewise.train.parity import record
 from tunewise.train.plan import draw_seed, step_rows, validation_sample
 from tunewise.train.progress import Progress
 from tunewise.train.rows import Loaded
@@ -31,6 +34,8 @@ from tunewise.train.schedule import learning_rate
 from tunewise.train.session import Session
 from tunewise.train.step import accumulate_gradients, clip_gradients, evaluate
 from tunewise.train.tuned import restore, tuned_directory, tuned_weights, write_tuned
+
+log = logging.getLogger(__name__)
 
 
 def run_steps(session: Session, should_pause: Callable[[], bool]) -> None:
@@ -205,26 +210,52 @@ def _announce_checkpoint(session: Session) -> None:
 
 
 def finish(session: Session) -> None:
-    """Write the tuned weights, then the result; with early stopping both are the best epoch's.
+    """Write the tuned weights, with what they answer, then the result; with early stopping the best epoch's.
 
     Raises:
         TrainingError: unreadable_checkpoint, where the best epoch's cannot be read.
     """
     peak = session.world.sum([peak_memory_bytes()])[0]
+    # Processes that hold the layers together compute together.
+    if not (session.world.is_first or session.world.in_step):
+        return
+    spec, held = session.spec, _go_to_best(session)
+    parity = _record_parity(session)
     if not session.world.is_first:
         return
-    held, spec = session.progress, session.spec
-    if spec.early_stopping_patience and held.best_step:
-        best = directory_of(session.checkpoints, held.best_step)
-        restore(session.model, spec, best)
-        held = read_progress(best)
     place = session.directory / tuned_directory(spec)
-    make_directory_whole(place, lambda aside: write_tuned(aside, session.model, spec, held))
+    make_directory_whole(place, lambda aside: _fill(aside, session, held, parity))
     with (place / tuned_weights(spec)).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     kind = "model" if spec.weights == "full" else "adapter"
     written = {kind: place.name, f"{kind}_sha256": digest, "adapter_step": held.step}
     write_result(session.directory, result(session, held).model_copy(update=written | {"peak_memory_bytes": int(peak)}))
+
+
+def _go_to_best(session: Session) -> Progress:
+    """With early stopping, put the best epoch's weights in place; the progress at the weights that are there."""
+    best_step = session.progress.best_step
+    if not (session.spec.early_stopping_patience and best_step):
+        return session.progress
+    best = directory_of(session.checkpoints, best_step)
+    restore(session.model, session.spec, best)
+    return read_progress(best)
+
+
+def _record_parity(session: Session) -> Parity | None:
+    if session.trunk is not None:
+        session.trunk.stop()
+    started = time.monotonic()
+    units = (session.valid or session.train).units
+    parity = record(session.base, units, session.stop_ids, session.spec)
+    log.info("recorded what the parity gate asks for in %.1f s", time.monotonic() - started)
+    return parity
+
+
+def _fill(directory: Path, session: Session, held: Progress, parity: Parity | None) -> None:
+    write_tuned(directory, session.model, session.spec, held)
+    if parity is not None:
+        write_synced(directory / PARITY_FILE, parity.model_dump_json(indent=1).encode())
 
 
 def result(session: Session, held: Progress, error: RunFailure | None = None) -> RunResult:

@@ -29,7 +29,7 @@ from tunewise.modeling.memory import (
     recompute_activations,
 )
 from tunewise.modeling.sharding import share_layers
-from tunewise.modeling.trunk import keep_trunk
+from tunewise.modeling.trunk import FrozenTrunk, keep_trunk
 from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
 from tunewise.train.criterion import Criterion
 from tunewise.train.journal import Journal, Silence
@@ -62,6 +62,8 @@ class Session:
     progress: Progress
     world: World
     trackers: Trackers | None
+    stop_ids: frozenset[int]
+    trunk: FrozenTrunk | None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -148,8 +150,9 @@ def open_session(directory: Path, spec: TrainSpec, world: World = ALONE) -> Sess
     seconds = 0.0
     if needs_reference(spec.objective):
         train, valid, seconds = _referenced(directory, spec, base, train, valid, world, has_begun=newest is not None)
+    trunk = None
     if spec.top_layers is not None and _keeps_trunk(spec, world):
-        keep_trunk(base, spec.top_layers, directory)
+        trunk = keep_trunk(base, spec.top_layers, directory)
     optimizer = make_optimizer(model, spec)
     progress = load_checkpoint(newest, optimizer) if newest else Progress(seconds=seconds)
     events = directory / EVENTS_FILE
@@ -167,6 +170,8 @@ def open_session(directory: Path, spec: TrainSpec, world: World = ALONE) -> Sess
         progress,
         world,
         Trackers(directory, spec, partial(journal.write, level="warn")) if world.is_first else None,
+        template.stop_ids,
+        trunk,
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import Query
 
 from tunewise.api.azure import chat, files, fine_tuning, management
 from tunewise.api.openai import chat as openai_chat
+from tunewise.api.openai import embeddings as openai_embeddings
 from tunewise.api.openai import files as openai_files
 from tunewise.api.openai import models as openai_models
 from tunewise.api.openai import responses as openai_responses
@@ -25,7 +26,7 @@ SHARED = (
     openai_responses.router,
 )
 DATED = (*SHARED, chat.router)
-DATELESS = (*SHARED, openai_chat.router)
+DATELESS = (*SHARED, openai_chat.router, openai_embeddings.router)
 MANAGEMENT = management.router
 
 

@@ -1,4 +1,4 @@
-"""Azure's completions: the deployment stands in the path. Anything that can be hosted counts as one.
+"""Azure's completions and embeddings: the deployment stands in the path. Anything that can be hosted counts as one.
 
 A model's name may hold a slash; the route of chat comes first, so that no deployment seems to be called `NAME/chat`.
 """
@@ -13,6 +13,8 @@ from tunewise.api.openai.completion_schemas import (
     CHAT_REQUEST,
     COMPLETION_ANSWERS,
     COMPLETION_REQUEST,
+    EMBEDDING_ANSWERS,
+    EMBEDDING_REQUEST,
     body,
 )
 from tunewise.api.relay import relay
@@ -52,6 +54,18 @@ async def create_chat_completion(
 async def create_completion(deployment: Deployed, request: Request, relaying: RelayDep, asker: AskerDep) -> Response:
     """As OpenAI's; `model` in the body is not looked at."""
     return await _relay(request, relaying, asker, "completions", deployment)
+
+
+@router.post(
+    "/embeddings",
+    summary="Create embeddings with a deployment",
+    response_class=Response,
+    responses=EMBEDDING_ANSWERS,
+    openapi_extra=body(EMBEDDING_REQUEST),
+)
+async def create_embeddings(deployment: Deployed, request: Request, relaying: RelayDep, asker: AskerDep) -> Response:
+    """As OpenAI's; `model` in the body is not looked at."""
+    return await _relay(request, relaying, asker, "embeddings", deployment)
 
 
 async def _relay(request: Request, relaying: Relay, asker: Asker, endpoint: Endpoint, deployment: str) -> Response:

@@ -1,6 +1,16 @@
 """OpenAI's dialect, under /v1: one module per resource."""
 
-from tunewise.api.openai import chat, evaluations, files, fine_tuning, models, permissions, responses, uploads
+from tunewise.api.openai import (
+    chat,
+    embeddings,
+    evaluations,
+    files,
+    fine_tuning,
+    models,
+    permissions,
+    responses,
+    uploads,
+)
 
 ROUTERS = (
     files.router,
@@ -10,5 +20,6 @@ ROUTERS = (
     permissions.router,
     models.router,
     chat.router,
+    embeddings.router,
     responses.router,
 )

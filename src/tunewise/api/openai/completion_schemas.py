@@ -136,6 +136,27 @@ COMPLETION_REQUEST: Schema = {
     },
     "examples": [{"model": "smollm2-135m-instruct", "prompt": "Once upon a time", "max_tokens": 16}],
 }
+EMBEDDING_REQUEST: Schema = {
+    "type": "object",
+    "required": ["model", "input"],
+    "properties": {
+        "model": {
+            "type": "string",
+            "description": "A model of embeddings, or an alias.",
+            "examples": ["all-minilm-l6-v2"],
+        },
+        "input": {
+            "description": "A text, its token ids, or a list of up to 2048 of either. The ids are the model's own.",
+        },
+        "encoding_format": {
+            "enum": ["float", "base64"],
+            "description": "Numbers, or the little-endian float32 of them in base64, which the SDK asks for.",
+        },
+        "dimensions": {"type": ["integer", "null"], "minimum": 1, "description": "The model's own, or left out."},
+        "user": {"type": ["string", "null"], "description": "Changes nothing."},
+    },
+    "examples": [{"model": "all-minilm-l6-v2", "input": "Crème brûlée"}],
+}
 USAGE: Schema = {
     "type": "object",
     "required": ["prompt_tokens", "completion_tokens", "total_tokens"],
@@ -178,3 +199,37 @@ FINISH_REASON: Schema = {"enum": ["stop", "length", None]}
 CHAT_REASON: Schema = {"enum": ["stop", "length", "tool_calls", None]}
 CHAT_ANSWERS = answers("chat.completion", {"message": {"type": "object"}, "finish_reason": CHAT_REASON})
 COMPLETION_ANSWERS = answers("text_completion", {"text": {"type": "string"}, "finish_reason": FINISH_REASON})
+EMBEDDING_ANSWERS: dict[int | str, Schema] = {
+    200: {
+        "description": "The embeddings, in the order of the input.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["object", "data", "model", "usage"],
+                    "properties": {
+                        "object": {"const": "list"},
+                        "data": {
+                            "type": "array",
+                            "items": {
+                                "type": "object",
+                                "properties": {
+                                    "object": {"const": "embedding"},
+                                    "index": {"type": "integer"},
+                                    "embedding": {"description": "Numbers, or base64; their squares add up to 1."},
+                                },
+                            },
+                        },
+                        "model": {"type": "string", "description": "What answered; an alias is told by its model."},
+                        "usage": {
+                            "type": "object",
+                            "required": ["prompt_tokens", "total_tokens"],
+                            "properties": {"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}},
+                        },
+                    },
+                }
+            }
+        },
+    },
+    429: BUSY,
+}

@@ -14,6 +14,7 @@ from tunewise.contracts.graders import (
     TextSimilarity,
     TokenF1,
 )
+from tunewise.evaluate.embedding import Embed, no_embeddings
 from tunewise.evaluate.graders.graded import Graded
 from tunewise.evaluate.graders.json_set import grade_json_set
 from tunewise.evaluate.graders.label import grade_label
@@ -26,7 +27,12 @@ __all__ = ["Graded", "grade"]
 
 
 def grade(
-    grader: AnyGrader, rows: Sequence[EvalRow], answers: Sequence[str], *, train_answers: Sequence[str] = ()
+    grader: AnyGrader,
+    rows: Sequence[EvalRow],
+    answers: Sequence[str],
+    *,
+    train_answers: Sequence[str] = (),
+    embed: Embed = no_embeddings,
 ) -> Graded:
     """Score one answer per row. `train_answers` gives the label grader its labels where the config names none.
 
@@ -37,7 +43,7 @@ def grade(
         case StringCheck():
             graded = grade_string_check(grader, rows, answers)
         case TextSimilarity():
-            graded = grade_text_similarity(grader, rows, answers)
+            graded = grade_text_similarity(grader, rows, answers, embed)
         case ExactMatch():
             graded = grade_exact_match(grader, rows, answers)
         case Label():

@@ -1,6 +1,6 @@
 """Graders that compare two texts: string_check, text_similarity, exact_match.
 
-The measures are those of kept libraries: rapidfuzz, sacrebleu, rouge-score.
+The measures are those of kept libraries: rapidfuzz, sacrebleu, rouge-score; embeddings are handed in.
 """
 
 import re
@@ -12,6 +12,7 @@ from rapidfuzz import fuzz, utils
 from sacrebleu.metrics.bleu import BLEU
 
 from tunewise.contracts.graders import ExactMatch, StringCheck, TextSimilarity
+from tunewise.evaluate.embedding import Embed, Vector
 from tunewise.evaluate.graders.graded import Graded
 from tunewise.evaluate.graders.template import fill, fill_reference
 from tunewise.evaluate.rows import EvalRow
@@ -27,9 +28,34 @@ def grade_string_check(grader: StringCheck, rows: Sequence[EvalRow], answers: Se
     return Graded([_string_check(grader, row, answer) for row, answer in zip(rows, answers, strict=True)], {})
 
 
-def grade_text_similarity(grader: TextSimilarity, rows: Sequence[EvalRow], answers: Sequence[str]) -> Graded:
-    """Similarity of input and reference by `grader.evaluation_metric`."""
-    return Graded([_text_similarity(grader, row, answer) for row, answer in zip(rows, answers, strict=True)], {})
+def grade_text_similarity(
+    grader: TextSimilarity, rows: Sequence[EvalRow], answers: Sequence[str], embed: Embed
+) -> Graded:
+    """Similarity of input and reference by `grader.evaluation_metric`; 0 where the answer lacks what is compared."""
+    pairs = [
+        (fill(grader.input, row, answer), fill(grader.reference, row, answer))
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    known = [(text, reference) for text, reference in pairs if text is not None and reference is not None]
+    if grader.evaluation_metric == "cosine":
+        scores = iter(cosines(known, embed))
+    else:
+        scores = (similarity(grader.evaluation_metric, text, reference) for text, reference in known)
+    return Graded([0.0 if text is None or reference is None else next(scores) for text, reference in pairs], {})
+
+
+def cosines(pairs: Sequence[tuple[str, str]], embed: Embed) -> list[float]:
+    """The cosine of each pair's embeddings, 0 where it is below. Equal texts are 1; an empty one is like no other."""
+    differ = [pair for pair in pairs if pair[0] != pair[1] and all(text.strip() for text in pair)]
+    texts = list(dict.fromkeys(text for pair in differ for text in pair))
+    vectors = dict(zip(texts, embed(texts), strict=True)) if texts else {}
+    return [
+        1.0 if text == reference else _cosine(vectors.get(text), vectors.get(reference)) for text, reference in pairs
+    ]
+
+
+def _cosine(one: Vector | None, other: Vector | None) -> float:
+    return 0.0 if one is None or other is None else min(max(float(one @ other), 0.0), 1.0)
 
 
 def grade_exact_match(grader: ExactMatch, rows: Sequence[EvalRow], answers: Sequence[str]) -> Graded:
@@ -91,8 +117,3 @@ def _string_check(grader: StringCheck, row: EvalRow, answer: str) -> float:
             return float(reference.casefold() in text.casefold())
         case _:
             assert_never(grader.operation)
-
-
-def _text_similarity(grader: TextSimilarity, row: EvalRow, answer: str) -> float:
-    text, reference = fill(grader.input, row, answer), fill(grader.reference, row, answer)
-    return 0.0 if text is None or reference is None else similarity(grader.evaluation_metric, text, reference)

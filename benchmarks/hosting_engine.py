@@ -1,0 +1,239 @@
+"""What the hosting engine does with many adapters, with common beginnings of prompts, and with smaller weights.
+
+    python benchmarks/hosting_engine.py adapters|prefix|weights --rows FILE.jsonl [--model DIR] [--repeat 3]
+
+In one process, without HTTP, on a file of chat rows whose last message is the answer; 64 new tokens for each of 64
+prompts, past any end token, 32 at once; sides in turns, `--repeat` times, medians.
+
+* `adapters`: all prompts ask one adapter (rank 16, all linear layers); then eight, mixed in each batch; then the same
+  eight where `--registered` (1,000) are registered and memory is given for `--resident` (16). Goals: eight at 80 % of
+  one, a thousand registered the same as eight, with flat memory.
+* `prefix`: prompts with as many rows before them as fill 800 tokens, the same for all, and 16 new tokens; with the
+  cache of beginnings and without. Goal: 4 times.
+* `weights`: each way to store weights at 1, 8 and 32 requests at once; and what it costs: the mean log-probability of
+  the rows' own answers, the Kullback-Leibler divergence from `same` per token of them (nats), and at how many of these
+  tokens the most probable one is another.
+
+The last line is one JSON object.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import psutil
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from tunewise.catalogue import DEFAULT_MODEL, find
+from tunewise.contracts.chat import Message, SystemMessage
+from tunewise.data.formats import read_examples
+from tunewise.data.template import Template
+from tunewise.serve.attention import PromptSpan, StepLayout
+from tunewise.serve.generation import Generation, Sampling
+from tunewise.serve.kernels import Weights
+from tunewise.serve.kv import Strip
+from tunewise.serve.local import LIMITS, LocalEngine
+from tunewise.serve.network import Network
+from tunewise.settings import get_settings
+
+PROMPTS, NEW_TOKENS, CONCURRENT = 64, 64, 32
+PREFIX_TOKENS, PREFIX_NEW_TOKENS = 800, 16
+IN_USE = 8
+GREEDY = Sampling(0.0, 1.0, 0)
+
+
+class Row(NamedTuple):
+    """A prompt and its own answer, as token ids."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+def main() -> None:
+    """Measure one of the three and print; the last line is one JSON object."""
+    options = _options()
+    torch.set_grad_enabled(False)
+    template = Template.load(options.model)
+    conversations = [example.messages for _, example in islice(read_examples(options.rows), 2 * PROMPTS)]
+    measure = {"adapters": _adapters, "prefix": _prefix, "weights": _weights}[options.what]
+    print(json.dumps({"name": f"hosting_{options.what}", **measure(options, template, conversations)}))
+
+
+def _adapters(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:
+    prompts = [template.prompt_ids(row[:-1]) for row in rows[:PROMPTS]]
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        paths = [_random_adapter(options.model, directory / str(number), number) for number in range(IN_USE)]
+        size = (paths[0] / "adapter_model.safetensors").stat().st_size
+        many = LIMITS._replace(adapter_bytes=options.resident * size)
+        with LocalEngine(options.model, torch.float32) as few, LocalEngine(options.model, torch.float32, many) as all_:
+            for local, registered in ((few, IN_USE), (all_, options.registered)):
+                for number in range(registered):
+                    local.engine.load_adapter(str(number), paths[number % IN_USE])
+            in_use = [str(options.registered - 1 - number) for number in range(IN_USE)]
+            speeds = _in_turns(
+                options.repeat,
+                {
+                    "no_adapter": lambda: _speed(few, prompts, [None]),
+                    "one_adapter": lambda: _speed(few, prompts, ["0"]),
+                    "eight_mixed": lambda: _speed(few, prompts, [str(number) for number in range(IN_USE)]),
+                    f"eight_of_{options.registered}": lambda: _speed(all_, prompts, in_use),
+                },
+            )
+            held = all_.engine.adapter_bytes()
+    return {
+        "ratio": round(speeds["eight_mixed"] / speeds["one_adapter"], 3),
+        "sides": speeds,
+        "adapter_mb": size >> 20,
+        "adapters_in_memory_mb": held >> 20,
+        "resident_memory_mb": psutil.Process().memory_info().rss >> 20,
+    }
+
+
+def _prefix(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:
+    shots: list[Message] = []
+    taken = iter(rows[PROMPTS:])
+    while len(template.prompt_ids([*shots, rows[0][-2]])) < PREFIX_TOKENS:
+        shots += [message for message in next(taken) if not shots or not isinstance(message, SystemMessage)]
+    prompts = [
+        template.prompt_ids([*shots, *(message for message in row[:-1] if not isinstance(message, SystemMessage))])
+        for row in rows[:CONCURRENT]
+    ]
+    plain = LIMITS._replace(prefix_bytes=0)
+    with LocalEngine(options.model, torch.float32) as cached, LocalEngine(options.model, torch.float32, plain) as bare:
+        sides = {
+            "cached": lambda: _speed(cached, prompts, [None], PREFIX_NEW_TOKENS),
+            "without": lambda: _speed(bare, prompts, [None], PREFIX_NEW_TOKENS),
+        }
+        speeds = _in_turns(options.repeat, sides)
+    return {
+        "ratio": round(speeds["cached"] / speeds["without"], 2),
+        "sides": speeds,
+        "prompt_tokens": round(statistics.mean(map(len, prompts))),
+    }
+
+
+def _weights(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:
+    tests = [_row(template, row) for row in rows[:PROMPTS]]
+    prompts = [test.prompt for test in tests]
+    sides: dict[str, dict[str, float]] = {}
+    expected: list[torch.Tensor] = []
+    for kind in get_args(Weights):
+        network = Network(options.model, torch.float32, kind)
+        found = [_answer_logprobs(network, test) for test in tests]
+        expected = expected or found
+        sides[kind] = _compared(tests, found, expected)
+    with ExitStack() as running:
+        engines = {
+            kind: running.enter_context(LocalEngine(options.model, torch.float32, weights=kind))
+            for kind in get_args(Weights)
+        }
+        for at_once in (1, 8, CONCURRENT):
+            asked = prompts[: 4 * at_once]
+            timed = {kind: partial(_speed, local, asked, [None], at_once=at_once) for kind, local in engines.items()}
+            for kind, speed in _in_turns(options.repeat, timed).items():
+                sides[kind][f"tokens_per_second_at_{at_once}"] = speed
+    ratio = sides["int8"]["tokens_per_second_at_32"] / sides["same"]["tokens_per_second_at_32"]
+    return {"ratio": round(ratio, 2), "sides": sides}
+
+
+def _row(template: Template, messages: list[Message]) -> Row:
+    prompt = template.prompt_ids(messages[:-1])
+    return Row(prompt, template.encode(str(messages[-1].content)))
+
+
+def _answer_logprobs(network: Network, row: Row) -> torch.Tensor:
+    """(answer tokens, vocabulary): what the model expects at each place of the row's own answer."""
+    ids = [*row.prompt, *row.answer]
+    strip = Strip(network.kv_shape, len(ids))
+    layout = StepLayout(spans=[PromptSpan(0, len(ids), strip, 0)])
+    network.route([-1] * len(ids), 0)
+    picked = torch.arange(len(row.prompt) - 1, len(ids) - 1)
+    return network.forward(torch.tensor(ids), torch.arange(len(ids)), layout, picked).log_softmax(-1)
+
+
+def _compared(rows: Sequence[Row], found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> dict[str, float]:
+    tokens = sum(len(row.answer) for row in rows)
+    own = sum(
+        float(logs[torch.arange(len(row.answer)), torch.tensor(row.answer)].sum())
+        for row, logs in zip(rows, found, strict=True)
+    )
+    both = list(zip(found, expected, strict=True))
+    divergence = sum(float((wanted.exp() * (wanted - logs)).sum()) for logs, wanted in both)
+    others = sum(int((logs.argmax(-1) != wanted.argmax(-1)).sum()) for logs, wanted in both)
+    return {
+        "answer_logprob": round(own / tokens, 4),
+        "divergence": round(divergence / tokens, 6),
+        "another_token_first": round(others / tokens, 4),
+    }
+
+
+def _speed(
+    local: LocalEngine,
+    prompts: Sequence[list[int]],
+    adapters: Sequence[str | None],
+    new_tokens: int = NEW_TOKENS,
+    at_once: int = CONCURRENT,
+) -> float:
+    """New tokens per second; each call's prompts begin otherwise, so that the cache holds none of them."""
+    salt = random.randrange(1000, 20_000)
+    asked = [
+        Generation((salt, *prompt), adapters[place % len(adapters)], 1, new_tokens, GREEDY, ignore_eos=True)
+        for place, prompt in enumerate(prompts)
+    ]
+    began = time.perf_counter()
+    for start in range(0, len(asked), at_once):
+        local.generate(asked[start : start + at_once])
+    return len(asked) * new_tokens / (time.perf_counter() - began)
+
+
+def _in_turns(repeat: int, sides: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """The median of each side, all measured once before it counts."""
+    runs: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeat + 1):
+        for name, measure in sides.items():
+            speed = measure()
+            print(f"turn {turn} {name}: {speed:.1f} tok/s", flush=True)
+            if turn:
+                runs[name].append(speed)
+    return {name: round(statistics.median(of_side), 1) for name, of_side in runs.items()}
+
+
+def _random_adapter(model: Path, directory: Path, seed: int) -> Path:
+    """Rank 16 on all linear layers, small enough to leave the model sensible."""
+    torch.manual_seed(seed)
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    tuned = get_peft_model(plain, LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear"))
+    for path, weight in tuned.named_parameters():
+        if "lora_B" in path:
+            weight.data.normal_(0.0, 0.002)
+    tuned.save_pretrained(str(directory))
+    return directory
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("adapters", "prefix", "weights"))
+    parser.add_argument("--rows", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="by default the catalogue's")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--registered", type=int, default=1000)
+    parser.add_argument("--resident", type=int, default=16, help="adapters that fit the memory given to them")
+    options = parser.parse_args()
+    options.model = options.model or find(DEFAULT_MODEL, get_settings()).path
+    return options
+
+
+if __name__ == "__main__":
+    main()
