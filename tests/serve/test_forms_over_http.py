@@ -1,7 +1,7 @@
 """Forms of answers through the real openai SDK: JSON of a schema, tool calls, penalties, and what is refused."""
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import openai
 import pytest
@@ -22,7 +22,7 @@ class Recipe(BaseModel):
     title: str = Field(max_length=20)
     minutes: int = Field(ge=1, le=500)
     course: Literal["starter", "main", "dessert"]
-    steps: list[str] = Field(max_length=2)
+    steps: list[Annotated[str, Field(max_length=20)]] = Field(max_length=2)
 
 
 class Weather(BaseModel):

@@ -1,6 +1,6 @@
 """Formats of strings in JSON schemas, as narrow as those who read the answers take them.
 
-llguidance's dates may be 29 February of any year, its times may have a second 60, and its mail addresses a label of any
+llguidance's dates may be 29 February of any year, its times may have a second 60, and its mail addresses parts of any
 length; Python's `datetime`, pydantic and JSON schema validators refuse those. Knows schemas; knows nothing of grammars.
 """
 
@@ -15,7 +15,7 @@ NARROWER: dict[str, tuple[str, ...]] = {
     "date": (REAL_DAY, FROM_YEAR_1),
     "time": ("^[0-9]{2}:[0-9]{2}:[0-5]",),
     "date-time": (REAL_DAY, FROM_YEAR_1, "^.{11}[0-9]{2}:[0-9]{2}:[0-5]"),
-    "email": ("@([^.@]{1,63}[.])*[^.@]{1,63}$",),
+    "email": ("^[^@]{1,64}@([^.@]{1,63}[.])*[^.@]{1,63}$", "^.{3,254}$"),
 }
 DATA = frozenset({"const", "enum", "default", "examples"})
 SCHEMAS_BY_NAME = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
