@@ -32,8 +32,8 @@ class Tolerance(NamedTuple):
     tie: float
 
 
-# The widest gaps measured on SmolLM2-135M with a tuned adapter stand in docs/how-to/export.md, and the bounds are wider:
-# for float32 5 times, f16 6 times, q8_0 3 times. A wrong scale, a missing layer or another base are off by whole nats.
+# The widest gaps measured on SmolLM2-135M with a tuned adapter stand in docs/how-to/export.md; the bounds are 3 to 6
+# times as wide. A wrong scale, a missing layer or another base are off by whole nats.
 TOLERANCES: dict[Precision, Tolerance] = {
     "float32": Tolerance(1e-4, 1e-4),
     # Packed products sum in another order, and more so in larger models: 2e-5 was measured, and a server that refuses
