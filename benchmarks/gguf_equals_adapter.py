@@ -61,7 +61,10 @@ def main() -> int:
         file = next((Path(directory) / "out").glob("*.gguf"))
         longest = max(map(len, prompts)) + options.tokens + 1
         with LlamaCpp(file, longest, end=min(template.stop_ids)) as llama:
-            compared = [_compare(llama, one, options.tokens) for one in references]
+            compared = []
+            for one in references:
+                compared.append(_compare(llama, one, options.tokens))
+                print(f"{len(compared)}: {sum(each.equal for each in compared)} equal", file=sys.stderr, flush=True)
     _print(options, compared, report, exported)
     return int(sum(one.equal for one in compared) < options.goal * len(compared))
 
@@ -80,6 +83,7 @@ def _references(spec: ExportSpec, prompts: list[list[int]], template: Template, 
         for start in range(0, len(prompts), PROMPTS_AT_ONCE):
             some = prompts[start : start + PROMPTS_AT_ONCE]
             found += greedy_answers(adapted, some, template.stop_ids, new_tokens=tokens)
+            print(f"{len(found)} answered by the adapter", file=sys.stderr, flush=True)
     return found
 
 

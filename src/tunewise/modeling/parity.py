@@ -32,17 +32,17 @@ class Tolerance(NamedTuple):
     tie: float
 
 
-# The widest gaps measured on SmolLM2-135M with a tuned adapter stand in docs/how-to/export.md; each bound is some
-# times as wide. A wrong scale, a missing layer or another tokenizer are off by whole nats.
+# The widest gaps measured on SmolLM2-135M with a tuned adapter stand in docs/how-to/export.md; the bounds are 2 to 6
+# times as wide. A wrong scale, a missing layer or another base are off by whole nats.
 TOLERANCES: dict[Precision, Tolerance] = {
     "float32": Tolerance(1e-4, 1e-4),
     # Packed products sum in another order, and more so in larger models: 2e-5 was measured, and a server that refuses
     # what is right does more harm than one that lets 1e-3 pass.
     "hosted float32": Tolerance(1e-3, 1e-3),
-    "bfloat16": Tolerance(0.25, 0.125),
+    "bfloat16": Tolerance(1.5, 0.75),
     "f16": Tolerance(0.05, 0.025),
-    "q8_0": Tolerance(0.5, 0.25),
-    "hosted int8": Tolerance(1.0, 0.5),  # activations are rounded as well
+    "q8_0": Tolerance(1.0, 0.5),
+    "hosted int8": Tolerance(2.0, 1.0),  # activations are rounded as well
 }
 
 
