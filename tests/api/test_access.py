@@ -59,11 +59,10 @@ OWN: dict[str, int] = {
     "DELETE /v1/models/{model}": 200,
 }
 # No model of this name: an answer would start a model's server, and test_chat.py has those.
-CHAT = {
-    f"POST {prefix}/{kind}": 404 for prefix in ("/v1", "/openai/v1") for kind in ("chat/completions", "completions")
-}
+ASKED = ("chat/completions", "completions", "embeddings")
+CHAT = {f"POST {prefix}/{kind}": 404 for prefix in ("/v1", "/openai/v1") for kind in ASKED}
 RESPONSES = {f"POST {prefix}/responses": 404 for prefix in ("/v1", "/openai", "/openai/v1")}
-CHAT |= {f"POST /openai/deployments/{{deployment}}/{kind}": 404 for kind in ("chat/completions", "completions")}
+CHAT |= {f"POST /openai/deployments/{{deployment}}/{kind}": 404 for kind in ASKED}
 SHARED_WITH_AZURE = ("/v1/files", "/v1/uploads", "/v1/fine_tuning/jobs", "/v1/models")
 AZURE_ONLY: dict[str, int] = {
     "POST /openai/files/import": 400,

@@ -71,7 +71,7 @@ def test_gradients_do_not_depend_on_the_split(
     monkeypatch.setattr(step, "parts", lambda chosen, cost: parts(chosen, cost, 1))
     apart, split = gradients()
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-7)
-    assert split == pytest.approx(whole, rel=1e-5)
+    assert split == pytest.approx(whole, rel=1e-5, abs=3e-5)  # a sum of rewards may be near 0
     assert whole.chosen_reward != 0
 
 
