@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import psutil
 from openai import AsyncOpenAI
 
 from tunewise.contracts.chat import Message
 from tunewise.data.formats import read_examples
+from tunewise.evaluate.client import wire_message
 
 Conversation = list[Message]
 
@@ -94,4 +94,4 @@ def _own_peak_mb(pid: int) -> int:
 
 def _request(model: str, row: Conversation, tokens: int) -> dict[str, Any]:
     settings = {"max_tokens": tokens, "temperature": 0, "extra_body": {"ignore_eos": True}}
-    return {"model": model, "messages": msgspec.to_builtins(row), **settings}
+    return {"model": model, "messages": [wire_message(message) for message in row], **settings}
