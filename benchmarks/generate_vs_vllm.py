@@ -86,7 +86,6 @@ def _report(options: argparse.Namespace, figures: dict[Side, Figures]) -> dict[s
         "sides": sides,
         "adapters": options.adapters,
         "model": options.model,
-        "weights": options.weights,
         "vllm_dtype": options.vllm_dtype,
         "prompts": PROMPTS,
         "new_tokens": NEW_TOKENS,
@@ -134,7 +133,7 @@ async def _server(side: Side, bench: Bench, figures: Figures, directory: Path) -
 def _settings(side: Side, options: argparse.Namespace) -> Settings:
     match side:
         case "tunewise":
-            return get_settings().model_copy(update={"engine": TorchEngine(weights=options.weights)})
+            return get_settings().model_copy(update={"engine": TorchEngine()})
         case "vllm":
             limits = ("--max-model-len", "2048", "--gpu-memory-utilization", MEMORY_SHARE)
             arguments = ("--dtype", options.vllm_dtype, *limits, *options.vllm_argument)
@@ -167,7 +166,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--adapters", type=int, choices=(0, 1, 8), default=0)
     parser.add_argument("--concurrent", type=int, nargs="+", default=CONCURRENT, metavar="N", help="1 8 32")
     parser.add_argument("--repeat", type=int, default=3, help="how often the sides take turns")
-    parser.add_argument("--weights", choices=("same", "float16", "int8"), default="same", help="how ours stores them")
     parser.add_argument("--vllm-dtype", default="float32", help="bfloat16 where the machine multiplies it in hardware")
     parser.add_argument("--vllm-argument", action="append", default=[], help="a further one, such as =--block-size=64")
     return parser.parse_args()

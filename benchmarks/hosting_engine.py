@@ -1,4 +1,4 @@
-"""What the hosting engine does with many adapters, with common beginnings of prompts, and with smaller weights.
+"""What the hosting engine does with many adapters, with common beginnings of prompts, and by how weights are stored.
 
     python benchmarks/hosting_engine.py adapters|prefix|weights --rows FILE.jsonl [--model DIR] [--repeat 3]
 
@@ -10,9 +10,8 @@ prompts, past any end token, 32 at once; sides in turns, `--repeat` times, media
   one, a thousand registered the same as eight, with flat memory.
 * `prefix`: prompts with as many rows before them as fill 800 tokens, the same for all, and 16 new tokens; with the
   cache of beginnings and without. Goal: 4 times.
-* `weights`: each way to store weights at 1, 8 and 32 requests at once; and what it costs: the mean log-probability of
-  the rows' own answers, the Kullback-Leibler divergence from `same` per token of them (nats), and at how many of these
-  tokens the most probable one is another.
+* `weights`: the model as it is, whose weights float16 holds, and the same with weights that it does not hold (each a
+  hair larger), so that they stay float32: at 1, 8 and 32 requests at once.
 
 The last line is one JSON object.
 """
@@ -20,6 +19,7 @@ The last line is one JSON object.
 import argparse
 import json
 import random
+import shutil
 import statistics
 import tempfile
 import time
@@ -28,7 +28,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any
 
 import psutil
 import torch
@@ -39,25 +39,14 @@ from tunewise.catalogue import DEFAULT_MODEL, find
 from tunewise.contracts.chat import Message, SystemMessage
 from tunewise.data.formats import read_examples
 from tunewise.data.template import Template
-from tunewise.serve.attention import PromptSpan, StepLayout
 from tunewise.serve.generation import Generation, Sampling
-from tunewise.serve.kernels import Weights
-from tunewise.serve.kv import Strip
 from tunewise.serve.local import LIMITS, LocalEngine
-from tunewise.serve.network import Network
 from tunewise.settings import get_settings
 
 PROMPTS, NEW_TOKENS, CONCURRENT = 64, 64, 32
 PREFIX_TOKENS, PREFIX_NEW_TOKENS = 800, 16
 IN_USE = 8
 GREEDY = Sampling(0.0, 1.0, 0)
-
-
-class Row(NamedTuple):
-    """A prompt and its own answer, as token ids."""
-
-    prompt: list[int]
-    answer: list[int]
 
 
 def main() -> None:
@@ -125,58 +114,28 @@ def _prefix(options: argparse.Namespace, template: Template, rows: list[list[Mes
 
 
 def _weights(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:
-    tests = [_row(template, row) for row in rows[:PROMPTS]]
-    prompts = [test.prompt for test in tests]
-    sides: dict[str, dict[str, float]] = {}
-    expected: list[torch.Tensor] = []
-    for kind in get_args(Weights):
-        network = Network(options.model, torch.float32, kind)
-        found = [_answer_logprobs(network, test) for test in tests]
-        expected = expected or found
-        sides[kind] = _compared(tests, found, expected)
-    with ExitStack() as running:
-        engines = {
-            kind: running.enter_context(LocalEngine(options.model, torch.float32, weights=kind))
-            for kind in get_args(Weights)
-        }
+    prompts = [template.prompt_ids(row[:-1]) for row in rows[:PROMPTS]]
+    sides: dict[str, dict[str, float]] = {"float16": {}, "float32": {}}
+    with ExitStack() as running, tempfile.TemporaryDirectory() as name:
+        models = {"float16": options.model, "float32": _a_hair_larger(options.model, Path(name))}
+        engines = {kind: running.enter_context(LocalEngine(model, torch.float32)) for kind, model in models.items()}
         for at_once in (1, 8, CONCURRENT):
             asked = prompts[: 4 * at_once]
             timed = {kind: partial(_speed, local, asked, [None], at_once=at_once) for kind, local in engines.items()}
             for kind, speed in _in_turns(options.repeat, timed).items():
                 sides[kind][f"tokens_per_second_at_{at_once}"] = speed
-    ratio = sides["int8"]["tokens_per_second_at_32"] / sides["same"]["tokens_per_second_at_32"]
-    return {"ratio": round(ratio, 2), "sides": sides}
+    ratios = {name: round(sides["float16"][name] / speed, 2) for name, speed in sides["float32"].items()}
+    return {"ratio": ratios["tokens_per_second_at_1"], "ratios": ratios, "sides": sides}
 
 
-def _row(template: Template, messages: list[Message]) -> Row:
-    prompt = template.prompt_ids(messages[:-1])
-    return Row(prompt, template.encode(str(messages[-1].content)))
-
-
-def _answer_logprobs(network: Network, row: Row) -> torch.Tensor:
-    """(answer tokens, vocabulary): what the model expects at each place of the row's own answer."""
-    ids = [*row.prompt, *row.answer]
-    strip = Strip(network.kv_shape, len(ids))
-    layout = StepLayout(spans=[PromptSpan(0, len(ids), strip, 0)])
-    network.route([-1] * len(ids), 0)
-    picked = torch.arange(len(row.prompt) - 1, len(ids) - 1)
-    return network.forward(torch.tensor(ids), torch.arange(len(ids)), layout, picked).log_softmax(-1)
-
-
-def _compared(rows: Sequence[Row], found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> dict[str, float]:
-    tokens = sum(len(row.answer) for row in rows)
-    own = sum(
-        float(logs[torch.arange(len(row.answer)), torch.tensor(row.answer)].sum())
-        for row, logs in zip(rows, found, strict=True)
-    )
-    both = list(zip(found, expected, strict=True))
-    divergence = sum(float((wanted.exp() * (wanted - logs)).sum()) for logs, wanted in both)
-    others = sum(int((logs.argmax(-1) != wanted.argmax(-1)).sum()) for logs, wanted in both)
-    return {
-        "answer_logprob": round(own / tokens, 4),
-        "divergence": round(divergence / tokens, 6),
-        "another_token_first": round(others / tokens, 4),
-    }
+def _a_hair_larger(model: Path, directory: Path) -> Path:
+    """A copy of the model in float32, of which float16 holds hardly a weight."""
+    shutil.copytree(model, directory / "copy", ignore=shutil.ignore_patterns("*.safetensors*"))
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    for weight in plain.parameters():
+        weight.mul_(1 + 2.0**-20)
+    plain.save_pretrained(str(directory / "copy"))
+    return directory / "copy"
 
 
 def _speed(

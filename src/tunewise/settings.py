@@ -28,9 +28,8 @@ class TorchEngine(_Engine):
     """Ours: `python -m tunewise.serve`, one process for each base model."""
 
     kind: Literal["torch"] = "torch"
-    weights: Literal["same", "float16", "int8"] = Field(
-        default="same",
-        description="How weights are stored: as they are, or smaller, which few answers at once gain by.",
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="What is computed in; `auto` is bfloat16 where the machine multiplies it."
     )
     adapter_memory_mb: int | None = Field(
         default=None, ge=1, description="What a base model's adapters may take; by default a tenth of what is free."

@@ -58,7 +58,7 @@ def test_a_run_directory_is_exported_with_a_card_of_its_run(trained: Path, tmp_p
     assert (report["checked_with"], report["recorded"], report["near_ties"]) == ("PEFT on the base model", True, 0)
     card = (tmp_path / "out" / "README.md").read_text()
     assert "# lists" in card
-    assert "| training rows | 12, sha256 " in card
+    assert "| training file | 12 rows, sha256 " in card
 
 
 def test_a_tuned_model_is_exported_by_its_name(platform: Platform, tiny_model: BaseModelRef, tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from store.cluster import Cluster
+from tunewise.addresses import is_loopback
 from tunewise.cli.up import listen, with_aliases
 from tunewise.errors import ConfigError, StoreError
-from tunewise.jobs.access import is_loopback
 from tunewise.jobs.platform import open_platform
 from tunewise.jobs.sweep import Sweeper
 from tunewise.settings import Settings

@@ -178,7 +178,7 @@ def test_a_hub_directory_has_a_card_and_nothing_of_the_rows(run: Path, data: Tra
         "license": "apache-2.0",
         "tags": ["tunewise", "lora", "sft"],
     }
-    assert f"| training rows | 16, sha256 {data.train_file.sha256} |" in card
+    assert f"| training file | 16 rows, sha256 {data.train_file.sha256} |" in card
     assert "| tuned | 0.900 (0.850 to 0.950) |" in card
     assert "Verdict: worth it. Better by 0.3." in card
     assert 'PeftModel.from_pretrained(base, ".")' in card

@@ -32,7 +32,7 @@ from tunewise.jobs import elsewhere
 from tunewise.jobs.child import LEASH
 from tunewise.jobs.elsewhere import ToHost
 from tunewise.jobs.platform import Platform
-from tunewise.settings import OpenAIEngine, Settings, VllmEngine
+from tunewise.settings import OpenAIEngine, Settings, TorchEngine, VllmEngine
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Title: Crème brûlée"}]
 WAIT_SECONDS = 60.0
@@ -91,7 +91,8 @@ def ours(
     tiny_model: BaseModelRef, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[TunedModel | None], str]]:
     """What our own engine answers to the same question, with the adapter of a tuned model."""
-    platform = make_platform(tmp_path_factory.mktemp("ours"), tiny_model)
+    engine = TorchEngine(dtype="float32")  # as the others here: texts are compared
+    platform = make_platform(tmp_path_factory.mktemp("ours"), tiny_model, engine=engine)
     with live(platform, nursery=nursery) as running, client_of(running) as client:
         base = text(client)
         tuned = text(client, model=add_tuned(platform, tiny_model).name)

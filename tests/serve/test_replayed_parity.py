@@ -67,6 +67,7 @@ def test_an_adapter_from_elsewhere_is_loaded_as_it_is(
 ) -> None:
     save_adapter(tiny_model.path, tmp_path / "foreign", 3, SHAPE)
     local.engine.load_adapter("foreign", tmp_path / "foreign")
+    assert "foreign" in local.engine.adapters
 
 
 def test_records_of_another_vocabulary_are_refused_and_the_engine_goes_on(

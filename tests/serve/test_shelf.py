@@ -41,7 +41,7 @@ def test_the_header_tells_the_bytes_that_are_read(adapters: dict[str, Path]) -> 
         read = read_adapter(name, path)
         own = sum(pair.down.numel() + pair.up.numel() for pair in read.pairs.values())
         own += sum(0 if pair.magnitude is None else pair.magnitude.numel() for pair in read.pairs.values())
-        assert read.size == measure_adapter(path, torch.float32) == 4 * own
+        assert measure_adapter(path, torch.float32) == 4 * own
         assert measure_adapter(path, torch.bfloat16) == 2 * own
 
 
@@ -108,6 +108,20 @@ def test_an_adapter_whose_files_are_gone_fails_its_own_requests_only(
             local.generate([asked("gone")])
         assert local.generate([asked("all"), asked(None)])[0].finish_reasons == ["length"]
         assert local.engine.unfinished == 0
+
+
+def test_an_adapter_that_is_unloaded_while_its_gone_files_are_read_leaves_the_engine_well(
+    tiny_model: BaseModelRef, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(adapters["all"], tmp_path / "gone")
+    with hosting(tiny_model, {"gone": tmp_path / "gone", "all": adapters["all"]}, sizes(adapters)["all"]) as local:
+        (tmp_path / "gone" / WEIGHTS_FILE).unlink()
+        for _ in range(20):
+            number = local.engine.submit(asked("gone"))
+            local.engine.cancel(number)
+        local.engine.unload_adapter("gone")
+        assert local.generate([asked("all")])[0].finish_reasons == ["length"]
+        assert local.engine.failure is None
 
 
 def test_a_request_at_the_door_can_be_cancelled_and_its_adapter_unloaded(

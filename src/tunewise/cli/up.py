@@ -21,9 +21,10 @@ from typing import Annotated
 import typer
 import uvicorn
 
+from tunewise.addresses import is_loopback
 from tunewise.app import create_app
 from tunewise.errors import ConfigError
-from tunewise.jobs.access import is_loopback, keys_exist
+from tunewise.jobs.access import keys_exist
 from tunewise.jobs.platform import Platform, open_platform
 from tunewise.settings import Settings, get_settings
 

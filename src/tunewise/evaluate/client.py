@@ -4,12 +4,10 @@ Knows HTTP through the `openai` SDK alone; knows nothing of arms, graders or whi
 """
 
 import asyncio
-import ipaddress
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import msgspec
 from openai import (
@@ -25,6 +23,7 @@ from openai import (
 )
 from openai.types.chat import ChatCompletion
 
+from tunewise.addresses import is_local
 from tunewise.contracts.chat import Json, Message, Tool
 from tunewise.contracts.evaluation import Answer, ArmAnswers
 from tunewise.errors import EvaluationError
@@ -150,15 +149,6 @@ def _client(server: Server) -> AsyncOpenAI:
         # A proxy set for the internet must not get between this process and a server on the same machine.
         http_client=DefaultAsyncHttpxClient(trust_env=not is_local(server.base_url)),
     )
-
-
-def is_local(base_url: str) -> bool:
-    """Whether the address is this machine's own."""
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def _answer_all(

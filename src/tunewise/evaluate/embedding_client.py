@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import numpy as np
 from openai import BadRequestError, DefaultHttpxClient, OpenAI, OpenAIError
 
+from tunewise.addresses import is_local
 from tunewise.errors import EvaluationError
-from tunewise.evaluate.client import Server, is_local
+from tunewise.evaluate.client import Server
 from tunewise.evaluate.embedding import Embed, Vector, Vectors
 
 TEXTS_AT_ONCE = 256

@@ -4,29 +4,11 @@ Of the data it tells counts and hashes, and neither names nor rows: a card is fo
 result and its verdict; measures nothing.
 """
 
-from collections.abc import Mapping
-
 import yaml
 
 from tunewise.contracts.export import ExportSpec
 from tunewise.contracts.run import RunResult, TrainSpec
-
-CARD_FILE = "README.md"
-SETTINGS = (
-    "weights",
-    "top_layers",
-    "n_epochs",
-    "batch_size",
-    "learning_rate",
-    "schedule",
-    "warmup_ratio",
-    "weight_decay",
-    "max_grad_norm",
-    "max_tokens",
-    "overlong",
-    "dtype",
-    "seed",
-)
+from tunewise.modeling import card
 
 
 def model_card(spec: ExportSpec) -> str:
@@ -42,8 +24,8 @@ def model_card(spec: ExportSpec) -> str:
         _how_to_use(spec, base),
         *_verdict(spec),
         *([] if spec.spec is None else _training(spec.spec)),
-        *([] if spec.result is None else [_table("Outcome", _outcome(spec.result))]),
-        *([] if spec.spec is None else [_table("Versions", spec.spec.versions)]),
+        *([] if spec.result is None else [card.table("Outcome", _outcome(spec.result))]),
+        *([] if spec.spec is None else [card.table("Versions", spec.spec.versions)]),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -100,18 +82,12 @@ def _verdict(spec: ExportSpec) -> list[str]:
         score.arm: f"{score.mean.value:.3f} ({score.mean.low:.3f} to {score.mean.high:.3f})" for score in found.scores
     }
     title = f"Evaluation: {found.grader}, with 95 % intervals"
-    return [f"{_table(title, rows)}\n\nVerdict: {found.outcome.replace('_', ' ')}. {found.headline}"]
+    return [f"{card.table(title, rows)}\n\nVerdict: {found.outcome.replace('_', ' ')}. {found.headline}"]
 
 
 def _training(spec: TrainSpec) -> list[str]:
-    files = [("training", spec.train_file), *([("validation", spec.valid_file)] if spec.valid_file else [])]
-    lora = {} if spec.weights == "full" else {f"LoRA {name}": value for name, value in spec.lora.model_dump().items()}
-    objective = {f"objective {name}": value for name, value in spec.objective.model_dump().items()}
-    return [
-        _table("Data", {f"{use} rows": f"{file.rows}, sha256 {file.sha256}" for use, file in files}),
-        _table("Hyper-parameters", {name: getattr(spec, name) for name in SETTINGS} | objective | lora),
-        _table("Base model", {"content sha256": spec.base_model.revision, "parameters": spec.base_model.parameters}),
-    ]
+    base = {"content sha256": spec.base_model.revision, "parameters": spec.base_model.parameters}
+    return [card.data(spec), card.hyperparameters(spec), card.table("Base model", base)]
 
 
 def _outcome(result: RunResult) -> dict[str, object]:
@@ -125,9 +101,3 @@ def _outcome(result: RunResult) -> dict[str, object]:
     return {
         name: f"{value:.4f}" if isinstance(value, float) else value for name, value in told.items() if value is not None
     }
-
-
-def _table(title: str, entries: Mapping[str, object]) -> str:
-    return "\n".join(
-        [f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in entries.items())]
-    )

@@ -14,8 +14,9 @@ from tunewise.contracts.export import ExportSpec
 from tunewise.contracts.run import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, MODEL_CONFIG_FILE
 from tunewise.data.template import Template
 from tunewise.errors import ModelError
-from tunewise.export.card import CARD_FILE, model_card
+from tunewise.export.card import model_card
 from tunewise.export.tuned import tokenizer_directory
+from tunewise.modeling.card import CARD_FILE
 from tunewise.modeling.loading import torch_dtype
 
 GENERATION_FILE = "generation_config.json"

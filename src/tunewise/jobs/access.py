@@ -6,7 +6,6 @@ once and kept as its SHA-256: it has 256 random bits, so there is nothing to gue
 """
 
 import hashlib
-import ipaddress
 import re
 import secrets
 from collections.abc import Collection, Iterable
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy.orm import Session
 
+from tunewise.addresses import is_loopback
 from tunewise.contracts.jobs import ApiKey, Caller, Role
 from tunewise.errors import RequestError
 from tunewise.jobs.platform import Platform
@@ -210,14 +210,6 @@ def _refused(secret: str | None) -> RequestError:
     return RequestError(
         "invalid_api_key", f"Incorrect API key provided: {secret[:3]}***. `tunewise keys create` makes one"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address; a name other than localhost is taken for reachable."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_host(host: str | None, allowed: Collection[str]) -> None:

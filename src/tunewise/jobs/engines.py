@@ -87,9 +87,8 @@ async def _start_ours(yard: Yard, config: TorchEngine, spawn: Spawn, wanted: Wan
         model = await _unless_missing(wanted, lambda: embedding_models.find(wanted.name))
         return await our_engine.start(wanted.name, model.path, place, spawn, ["--embeddings"])
     found = await _found(yard, wanted)
-    flags = ["--weights", config.weights]
-    if config.adapter_memory_mb is not None:
-        flags += ["--adapter-memory-mb", str(config.adapter_memory_mb)]
+    memory = config.adapter_memory_mb
+    flags = ["--dtype", config.dtype, *([] if memory is None else ["--adapter-memory-mb", str(memory)])]
     return await our_engine.start(wanted.name, found.path, place, spawn, flags)
 
 

@@ -3,11 +3,9 @@
 Nothing is started and nothing stopped; what we load there, we unload. Knows that server's names for our models.
 """
 
-import ipaddress
-from urllib.parse import urlsplit
-
 import httpx
 
+from tunewise.addresses import is_local
 from tunewise.errors import RequestError, ServingError
 from tunewise.jobs.model_server import Door, Elsewhere, ModelServer, Wanted
 from tunewise.settings import OpenAIEngine, secret
@@ -53,16 +51,8 @@ def client(config: OpenAIEngine) -> httpx.AsyncClient:
         timeout=httpx.Timeout(config.timeout_seconds, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=2.0),
         headers={"Accept-Encoding": "identity"},
-        trust_env=not _is_local(config.base_url),
+        trust_env=not is_local(config.base_url),
     )
-
-
-def _is_local(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def headers(config: OpenAIEngine) -> dict[str, str]:

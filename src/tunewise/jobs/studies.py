@@ -30,10 +30,13 @@ log = logging.getLogger(__name__)
 _PARAMS = {"data.test": "test_file", "data.test_items": "test_items", "data": "test_file"}
 
 
-def is_due(desk: Desk, job: Job) -> bool:
-    """Whether the job's evaluation has something to find out before the job goes on or is let go."""
+def is_due(desk: Desk, job: Job, asked_at: int | None = None) -> bool:
+    """Whether the job's evaluation has something to find out before the job goes on or is let go.
+
+    `asked_at`: whether the one that was asked for then has; it may have ended, and another been asked for since.
+    """
     evaluation = _evaluation(desk, job.id)
-    if evaluation is None:
+    if evaluation is None or asked_at not in {None, evaluation.created_at}:
         return False
     return evaluation.status == "pending" or (evaluation.status == "baselines_done" and job.status == "succeeded")
 
@@ -41,17 +44,17 @@ def is_due(desk: Desk, job: Job) -> bool:
 def follow(desk: Desk, job: Job) -> None:
     """Adopt the study or start one, and follow it until it has found what is due, or the job is moved elsewhere."""
     directory, standing = desk.run_dir(job.id) / STUDY_DIR, job.status
-    _write(desk, job)
+    asked_at = _write(desk, job)
     wait, seen_alive = Backoff(desk.leaving), False
-    while not desk.leaving.is_set() and job.status == standing and is_due(desk, job):
+    while not desk.leaving.is_set() and job.status == standing and is_due(desk, job, asked_at):
         if trainer.is_running(directory):
             seen_alive = True
             desk.leaving.wait(POLL_SECONDS)
         elif (result := result_of(directory)) is not None:
-            _keep(desk, job.id, result)
+            _keep(desk, job.id, asked_at, result)
         elif disk_is_full(directory):
             wait()
-        elif not seen_alive or _may_restart(desk, job.id):
+        elif not seen_alive or _may_restart(desk, job.id, asked_at):
             seen_alive = _start(desk, directory)
         job = look(desk, job.id)
 
@@ -77,8 +80,8 @@ def _evaluation(desk: Desk, job_id: str) -> Evaluation | None:
         return evaluations.find(session, job_id)
 
 
-def _write(desk: Desk, job: Job) -> None:
-    """Put what is due into the study's directory. A process that is at work on something else is stopped first."""
+def _write(desk: Desk, job: Job) -> int:
+    """Put what is due into the study's directory; when it was asked for. A process at work on another is stopped."""
     directory = desk.run_dir(job.id) / STUDY_DIR
     with desk.platform.database.read() as session:
         evaluation = evaluations.find(session, job.id)
@@ -86,12 +89,12 @@ def _write(desk: Desk, job: Job) -> None:
             raise Lost
         study = _study(desk, session, job, evaluation)
     before = read_study(directory)
-    if before == study:
-        return
-    stop(desk, job)
-    if before is None or (before.config, before.asked_at) != (study.config, study.asked_at):
-        (directory / EVENTS_FILE).unlink(missing_ok=True)
-    write_whole(directory / STUDY_FILE, study.model_dump_json(indent=1))
+    if before != study:
+        stop(desk, job)
+        if before is None or (before.config, before.asked_at) != (study.config, study.asked_at):
+            (directory / EVENTS_FILE).unlink(missing_ok=True)
+        write_whole(directory / STUDY_FILE, study.model_dump_json(indent=1))
+    return study.asked_at
 
 
 def _study(desk: Desk, session: Session, job: Job, evaluation: Evaluation) -> Study:
@@ -132,14 +135,16 @@ def _start(desk: Desk, directory: Path) -> bool:
     return True
 
 
-def _keep(desk: Desk, job_id: str, result: StudyResult) -> None:
+def _keep(desk: Desk, job_id: str, asked_at: int, result: StudyResult) -> None:
     """Move evaluation and job on by what the study has found, and tell it."""
     if result.error is not None:
-        fail(desk, job_id, result.error)
+        fail(desk, job_id, result.error, asked_at)
         return
     scores = {arm: score.model_dump() for arm, score in result.scores.items()}
     with desk.platform.database.write() as session:
         _held(desk, session, job_id)
+        if _is_another(session, job_id, asked_at):
+            return
         if result.outcome is None:
             if evaluations.move(session, job_id, "baselines_done", scores=scores) is not None:
                 events.tell(session, job_id, f"Baselines: {_ranked(result.scores)}")
@@ -156,10 +161,12 @@ def _ranked(scores: Mapping[str, Interval]) -> str:
     return ", ".join([f"{first} scored {score.value:.2f}", *(f"{arm} {score.value:.2f}" for arm, score in others)])
 
 
-def _may_restart(desk: Desk, job_id: str) -> bool:
+def _may_restart(desk: Desk, job_id: str, asked_at: int) -> bool:
     """Count a study that ended without a result; False when that was once too often, and the evaluation has failed."""
     with desk.platform.database.write() as session:
         _held(desk, session, job_id)
+        if _is_another(session, job_id, asked_at):
+            return False
         evaluation = evaluations.count_death(session, job_id)
     if evaluation is None:
         return False
@@ -168,18 +175,21 @@ def _may_restart(desk: Desk, job_id: str) -> bool:
         return True
     tail = trainer.log_tail(desk.run_dir(job_id) / STUDY_DIR / trainer.LOG_FILE)
     message = f"the evaluation ended {evaluation.attempts} times without a result; its log ends:\n{tail}"
-    fail(desk, job_id, RunFailure(code="evaluation_killed", message=message))
+    fail(desk, job_id, RunFailure(code="evaluation_killed", message=message), asked_at)
     return False
 
 
-def fail(desk: Desk, job_id: str, error: RunFailure) -> None:
-    """End the evaluation. A job that waited for it fails, and nothing is trained; one that has succeeded stays so."""
+def fail(desk: Desk, job_id: str, error: RunFailure, asked_at: int | None = None) -> None:
+    """End the evaluation. A job that waited for it fails, and nothing is trained; one that has succeeded stays so.
+
+    `asked_at`: only the one that was asked for then.
+    """
     message = error.message.replace(f"{desk.platform.files_dir}/", "")
     told = RunFailure(code=error.code, message=message, param=_PARAMS.get(error.param or "", error.param))
     with desk.platform.database.write() as session:
         job = _held(desk, session, job_id)
         # One that was paused at this moment fails when it goes on: the study's result stays where it is.
-        if job.status not in {"queued", "succeeded"}:
+        if job.status not in {"queued", "succeeded"} or _is_another(session, job_id, asked_at):
             return
         if evaluations.move(session, job_id, "failed", error=told.model_dump()) is None:
             return
@@ -189,6 +199,14 @@ def fail(desk: Desk, job_id: str, error: RunFailure) -> None:
         else:
             jobs.transition(session, job_id, "failed", owner=desk.worker, error=told.model_dump())
             events.tell(session, job_id, f"The job failed: {message}", level="error")
+
+
+def _is_another(session: Session, job_id: str, asked_at: int | None) -> bool:
+    """Whether the evaluation that stands now was asked for after the one that is spoken of."""
+    if asked_at is None:
+        return False
+    standing = evaluations.find(session, job_id)
+    return standing is None or standing.created_at != asked_at
 
 
 def _held(desk: Desk, session: Session, job_id: str) -> Job:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from tunewise.contracts.parity import PARITY_FILE, Parity, ParityPrompt
 from tunewise.errors import ModelError
 
-Precision: TypeAlias = Literal["float32", "hosted float32", "bfloat16", "f16", "q8_0", "hosted int8"]
+Precision: TypeAlias = Literal["float32", "hosted float32", "bfloat16", "f16", "q8_0"]
 Decode: TypeAlias = Callable[[Sequence[int]], str]
 SHOWN_LETTERS = 60  # of a prompt's end, in an error
 
@@ -42,7 +42,6 @@ TOLERANCES: dict[Precision, Tolerance] = {
     "bfloat16": Tolerance(1.5, 0.75),
     "f16": Tolerance(0.05, 0.025),
     "q8_0": Tolerance(1.0, 0.5),
-    "hosted int8": Tolerance(2.0, 1.0),  # activations are rounded as well
 }
 
 

@@ -15,7 +15,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 import psutil
 import torch
@@ -30,7 +29,6 @@ from tunewise.serve.embeddings import Embeddings, create_embeddings_app
 from tunewise.serve.engine import Engine
 from tunewise.serve.house import House
 from tunewise.serve.http import create_app
-from tunewise.serve.kernels import Weights
 from tunewise.serve.mailbox import Mailbox
 from tunewise.serve.network import Network, best_dtype
 from tunewise.serve.parity import replay
@@ -74,9 +72,9 @@ def build(options: argparse.Namespace) -> House:
     Raises:
         TunewiseError: something named in the options cannot be used.
     """
-    dtype = _dtype(options)
+    dtype = best_dtype() if options.dtype == "auto" else getattr(torch, options.dtype)
     template = Template.load(options.model)
-    network = Network(options.model, dtype, options.weights)
+    network = Network(options.model, dtype)
     network.warm_up()
     replay(network, NO_ADAPTER, options.name, options.model, template.decode)
     mailbox = Mailbox()
@@ -84,14 +82,6 @@ def build(options: argparse.Namespace) -> House:
     for name, path in options.adapter:
         engine.load_before_start(name, path)
     return House(options.name, template, engine, mailbox)
-
-
-def _dtype(options: argparse.Namespace) -> torch.dtype:
-    """Of activations. What stores weights smaller computes in float32."""
-    if options.dtype != "auto":
-        named: torch.dtype = getattr(torch, options.dtype)
-        return named
-    return best_dtype() if options.weights == "same" else torch.float32
 
 
 def _survive_signals() -> None:
@@ -169,9 +159,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--embeddings", action="store_true", help="the model makes embeddings and writes no text")
     parser.add_argument("--adapter", type=_named_adapter, action="append", default=[], metavar="NAME=DIR")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
-    parser.add_argument(
-        "--weights", choices=get_args(Weights), default="same", help="stored as they are, or smaller and faster"
-    )
     parser.add_argument(
         "--ready-file", type=Path, help="JSON with base_url and pid, written once requests are answered"
     )

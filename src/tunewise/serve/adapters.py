@@ -63,11 +63,10 @@ class LoraPair(NamedTuple):
 
 
 class Adapter(NamedTuple):
-    """An adapter as read from its directory. `size`: bytes that it takes where it is hosted."""
+    """An adapter as read from its directory."""
 
     name: str
     path: Path
-    size: int
     pairs: dict[str, LoraPair]
     rows: dict[str, TokenRows] = {}  # noqa: RUF012  # read only
     """Of added tokens, by the embedding's or head's path."""
@@ -238,8 +237,8 @@ def measure_adapter(path: Path, dtype: torch.dtype) -> int:
         return 0  # what is wrong with it, `read_adapter` says
 
 
-def read_adapter(name: str, path: Path, dtype: torch.dtype = torch.float32) -> Adapter:
-    """Read what PEFT saved, to be hosted in `dtype`.
+def read_adapter(name: str, path: Path) -> Adapter:
+    """Read what PEFT saved.
 
     Raises:
         ModelError: `adapter_not_found`, `adapter_unreadable`, or `adapter_unsupported` naming the option at fault.
@@ -255,8 +254,7 @@ def read_adapter(name: str, path: Path, dtype: torch.dtype = torch.float32) -> A
     except (SafetensorError, OSError) as error:
         raise ModelError("adapter_unreadable", f"{path / WEIGHTS_FILE} cannot be read: {error}") from error
     rows = {match["path"]: tensors.pop(key) for key in list(tensors) if (match := ROWS_NAME.match(key))}
-    size = sum(tensor.numel() for tensor in (*tensors.values(), *rows.values())) * dtype.itemsize
-    return Adapter(name, path, size, _pairs(tensors, config, path), _token_rows(rows, config, path))
+    return Adapter(name, path, _pairs(tensors, config, path), _token_rows(rows, config, path))
 
 
 def _token_rows(rows: dict[str, Tensor], config: dict[str, Any], path: Path) -> dict[str, TokenRows]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from tunewise.errors import ServingError, TunewiseError
-from tunewise.serve.adapters import Adapter, measure_adapter, read_adapter
+from tunewise.serve.adapters import measure_adapter, read_adapter
 from tunewise.serve.attention import DecodeGroup, PromptSpan, StepLayout
 from tunewise.serve.generation import Deliver, Event, Failed, Finished, Generation, TokenLogprob
 from tunewise.serve.kv import Pools
@@ -46,7 +46,6 @@ class Engine:
         self._stop_ids = stop_ids
         self._limits = limits
         self._deliver = deliver
-        self._dtype = network.dtype
         self._numbers = count(1)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._outbox: list[tuple[int, Event]] = []
@@ -67,7 +66,7 @@ class Engine:
 
     def load_before_start(self, name: str, path: Path) -> None:
         """As `load_adapter`, for adapters named at start-up."""
-        self._register(self._read_adapter(name, path))
+        self._registration(name, path)()
 
     def start(self) -> None:
         """Begin to compute."""
@@ -111,8 +110,7 @@ class Engine:
             ModelError: it cannot be read, does not fit the base model or the memory, does not answer as it was trained
                 to, or the name is taken.
         """
-        adapter = self._read_adapter(name, path)
-        self._ask(lambda: self._register(adapter))
+        self._ask(self._registration(name, path))
 
     def unload_adapter(self, name: str) -> None:
         """Let an adapter go; requests under way with it are finished first.
@@ -140,15 +138,14 @@ class Engine:
         self._inbox.put(answer)
         done.result()
 
-    def _read_adapter(self, name: str, path: Path) -> Adapter:
-        self._shelf.check_size(name, measure_adapter(path, self._dtype))
-        return read_adapter(name, path, self._dtype)
-
-    def _register(self, adapter: Adapter) -> None:
-        def answers_as_trained(key: int) -> None:
-            replay(self._network, key, adapter.name, adapter.path, self._decode)
-
-        self._shelf.register(adapter, answers_as_trained)
+    def _registration(self, name: str, path: Path) -> Callable[[], None]:
+        """Read an adapter, on the caller's thread; gives what registers it, for the engine's."""
+        size = measure_adapter(path, self._network.dtype)
+        self._shelf.check_size(name, size)
+        adapter = read_adapter(name, path)
+        return lambda: self._shelf.register(
+            adapter, size, lambda key: replay(self._network, key, name, path, self._decode)
+        )
 
     def _adapters_in_use(self) -> set[int]:
         return {ticket.adapter for ticket in self._scheduler.tickets()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewise.serve.adapters import AdapterRows, LoraBank
-from tunewise.serve.kernels import Weights, kernel
+from tunewise.serve.kernels import kernel
 
 SHARED_INPUT: tuple[tuple[str, ...], ...] = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -18,16 +18,14 @@ SHARED_INPUT: tuple[tuple[str, ...], ...] = (("q_proj", "k_proj", "v_proj"), ("g
 class PackedLinear(nn.Module):
     """One or several linear layers with the same input. `paths` are their names in the model, as PEFT writes them."""
 
-    def __init__(
-        self, paths: Sequence[str], layers: Sequence[nn.Linear], rows: AdapterRows, weights: Weights = "same"
-    ) -> None:
+    def __init__(self, paths: Sequence[str], layers: Sequence[nn.Linear], rows: AdapterRows) -> None:
         super().__init__()
         self.paths = tuple(paths)
         self.sizes = [layer.out_features for layer in layers]
         self.in_features: int = layers[0].in_features
         self._rows = rows
         weight, bias = torch.cat([layer.weight.detach() for layer in layers]), _joined_bias(layers)
-        self._multiply = kernel(weight, bias, weights)
+        self._multiply = kernel(weight, bias)
         self.lora = LoraBank(self.paths, self.in_features, self.sizes, self._multiply, bias, weight.dtype)
         self._input: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
@@ -61,14 +59,14 @@ class Part(nn.Module):
         return self._joined[0].part(hidden, self._index)
 
 
-def pack(model: nn.Module, rows: AdapterRows, weights: Weights = "same") -> list[PackedLinear]:
+def pack(model: nn.Module, rows: AdapterRows) -> list[PackedLinear]:
     """Replace every linear layer of `model` by its packed form; the plain weights are let go."""
     packed: list[PackedLinear] = []
     for path, parent in list(model.named_modules()):
         children = {name: child for name, child in parent.named_children() if isinstance(child, nn.Linear)}
         for names in _joinable(children):
             full = [f"{path}.{name}" if path else name for name in names]
-            joined = PackedLinear(full, [children[name] for name in names], rows, weights)
+            joined = PackedLinear(full, [children[name] for name in names], rows)
             packed.append(joined)
             for index, name in enumerate(names):
                 setattr(parent, name, joined if len(names) == 1 else Part(joined, index))

@@ -13,7 +13,6 @@ import torch
 from tunewise.data.template import Template
 from tunewise.serve.engine import Engine
 from tunewise.serve.generation import Event, Failed, Finished, Generation, Piece, TokenLogprob, Usage
-from tunewise.serve.kernels import Weights
 from tunewise.serve.network import Network
 from tunewise.serve.scheduler import Limits
 
@@ -39,10 +38,10 @@ class Result(NamedTuple):
 class LocalEngine:
     """A running engine, to be used in a `with` statement."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype, limits: Limits = LIMITS, weights: Weights = "same") -> None:
+    def __init__(self, directory: Path, dtype: torch.dtype, limits: Limits = LIMITS) -> None:
         self.template = Template.load(directory)
         self._events: queue.SimpleQueue[list[tuple[int, Event]]] = queue.SimpleQueue()
-        network = Network(directory, dtype, weights)
+        network = Network(directory, dtype)
         self.engine = Engine(network, self.template.decode, self.template.stop_ids, limits, self._events.put)
 
     def __enter__(self) -> "LocalEngine":

@@ -16,7 +16,7 @@ from tunewise.errors import ModelError
 from tunewise.serve import attention
 from tunewise.serve.adapters import BANK_ROWS_MAX, NO_ADAPTER, Adapter, AdapterRows, RowGroups, Segment
 from tunewise.serve.attention import PromptSpan, StepLayout
-from tunewise.serve.kernels import Weights, check_supported, native_bfloat16
+from tunewise.serve.kernels import native_bfloat16
 from tunewise.serve.kv import KvShape, Strip
 from tunewise.serve.linear import PackedLinear, pack
 from tunewise.serve.token_rows import RowAdapters, RowEmbedding, RowHead
@@ -29,19 +29,16 @@ SEPARATE_SEGMENTS = 2  # up to so many adapters, one product each is cheaper tha
 class Network:
     """A loaded base model and its adapters. Only one thread may use it."""
 
-    def __init__(self, directory: Path, dtype: torch.dtype, weights: Weights = "same") -> None:
+    def __init__(self, directory: Path, dtype: torch.dtype) -> None:
         """Load safetensors from `directory`, with no network.
 
         Raises:
             ModelError: the directory is no model, or of a family that cannot be hosted.
-            ConfigError: `weights_unsupported` on this machine.
         """
-        check_supported(weights, dtype)
         self.dtype = dtype
-        self.weights = weights
         self._rows = AdapterRows()
         self._model = _load(directory, dtype)
-        self._layers: list[PackedLinear] = pack(self._model, self._rows, weights)
+        self._layers: list[PackedLinear] = pack(self._model, self._rows)
         self._paths = {path for layer in self._layers for path in layer.paths}
         self._bank: tuple[int, ...] = ()
         self._row_adapters = RowAdapters()

@@ -5,7 +5,6 @@ and adapters by their key; nothing of requests.
 """
 
 from pathlib import Path
-from typing import assert_never
 
 import torch
 
@@ -22,18 +21,7 @@ from tunewise.serve.attention import PromptSpan, StepLayout
 from tunewise.serve.kv import Strip
 from tunewise.serve.network import Network
 
-
-def precision(network: Network) -> Precision:
-    """How exactly a network computes."""
-    match network.weights:
-        case "same":
-            return "bfloat16" if network.dtype == torch.bfloat16 else "hosted float32"
-        case "float16":
-            return "f16"
-        case "int8":
-            return "hosted int8"
-        case _:
-            assert_never(network.weights)
+PRECISIONS: dict[torch.dtype, Precision] = {torch.float32: "hosted float32", torch.bfloat16: "bfloat16"}
 
 
 def replay(network: Network, key: int, name: str, directory: Path, decode: Decode) -> None:
@@ -60,5 +48,5 @@ def replay(network: Network, key: int, name: str, directory: Path, decode: Decod
     logits = network.forward(torch.tensor(ids), torch.tensor(positions), StepLayout(spans=spans), torch.tensor(picked))
     read = iter(read_logits(logits, [token for each in parity.prompts for token in each.continuation]))
     readings = [[next(read) for _ in each.continuation] for each in parity.prompts]
-    allowed = tolerance(precision(network), parity.dtype)
+    allowed = tolerance(PRECISIONS[network.dtype], parity.dtype)
     require_parity(parity.prompts, readings, allowed, what=f"{name!r} from {directory}", decode=decode)

@@ -9,14 +9,12 @@ asked without a pause keeps no other out. All methods run on the engine's thread
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Protocol
-
-import torch
 
 from tunewise.errors import ModelError, TunewiseError
 from tunewise.serve.adapters import NO_ADAPTER, Adapter, read_adapter
@@ -26,9 +24,7 @@ log = logging.getLogger("tunewise.serve")
 
 
 class Holder(Protocol):
-    """What holds the weights of adapters, in one number format; `serve.network` is one."""
-
-    dtype: torch.dtype
+    """What holds the weights of adapters; `serve.network` is one."""
 
     def put_adapter(self, key: int, adapter: Adapter) -> None:
         """Take the weights in; raises ModelError where they do not fit the base model."""
@@ -84,27 +80,26 @@ class Shelf:
         """What the adapters in memory take."""
         return sum(tuple(self._here.values()))  # a copy: other threads ask too
 
-    def register(self, adapter: Adapter, check: Callable[[int], None]) -> None:
-        """Take an adapter in under its name, once `check` of its key has passed.
+    def register(self, adapter: Adapter, size: int, check: Callable[[int], None]) -> None:
+        """Take an adapter of `size` bytes in under its name, once `check` of its key has passed.
 
         It is in memory afterwards, over the budget for as long as requests use all others.
 
         Raises:
-            ModelError: `adapter_exists`, `adapter_too_large`, it does not fit the base model, or what `check` found.
+            ModelError: `adapter_exists`, it does not fit the base model, or what `check` found.
         """
         if adapter.name in self._keys:
             message = f"an adapter named {adapter.name!r} is loaded from {self.paths[adapter.name]}; unload it first"
             raise ModelError("adapter_exists", message, param="lora_name")
-        self.check_size(adapter.name, adapter.size)
         key = next(self._numbers)
-        self._put(key, adapter)
+        self._put(key, adapter, size)
         try:
             check(key)
         except ModelError:
             self._drop(key)
             raise
         self._keys[adapter.name], self.paths[adapter.name] = key, adapter.path
-        self._entries[key] = _Registered(adapter.name, adapter.path, adapter.size)
+        self._entries[key] = _Registered(adapter.name, adapter.path, size)
 
     def unregister(self, name: str) -> None:
         """Let an adapter go; requests that have come for it are finished first.
@@ -185,33 +180,29 @@ class Shelf:
             return False
         self._make_room(entry.size, in_use)  # now, or those that came later for what has to go would keep it in use
         self._reading = key
-        self._reader.submit(self._read, key, entry)
+        reading = self._reader.submit(read_adapter, entry.name, entry.path)
+        reading.add_done_callback(lambda done: self._later(partial(self._arrived, key, done)))
         return True
 
-    def _read(self, key: int, entry: _Registered) -> None:
-        try:
-            found: Adapter | TunewiseError = read_adapter(entry.name, entry.path, self._holder.dtype)
-        except TunewiseError as error:
-            found = error
-        self._later(partial(self._arrived, key, found))
-
-    def _arrived(self, key: int, found: Adapter | TunewiseError) -> None:
+    def _arrived(self, key: int, read: Future[Adapter]) -> None:
+        """Take in what was read, unless it was unregistered meanwhile and nobody waits for it any more."""
         self._reading = None
+        entry = self._entries.get(key)
+        if entry is None:
+            return
         try:
-            if isinstance(found, TunewiseError):
-                raise found
-            self._put(key, found)
+            self._put(key, read.result(), entry.size)
         except TunewiseError as error:
-            log.warning("adapter %s could not be read again: %s", self._entries[key].name, error.message)
+            log.warning("adapter %s could not be read again: %s", entry.name, error.message)
             for ticket in [ticket for ticket in self.door if ticket.adapter == key]:
                 self.door.remove(ticket)
                 self._refuse(ticket, error)
         self.settle()
 
-    def _put(self, key: int, adapter: Adapter) -> None:
-        self._make_room(adapter.size, self._in_use())
+    def _put(self, key: int, adapter: Adapter, size: int) -> None:
+        self._make_room(size, self._in_use())
         self._holder.put_adapter(key, adapter)
-        self._here[key] = adapter.size
+        self._here[key] = size
 
     def _make_room(self, size: int, in_use: Set[int]) -> None:
         for key in [key for key in self._here if key not in in_use]:

@@ -7,6 +7,7 @@ from peft import PeftModel
 from safetensors.torch import save
 
 from tunewise.contracts.run import ADAPTER_WEIGHTS_FILE, BaseModelRef, TrainSpec
+from tunewise.modeling import card
 from tunewise.modeling.frozen_pairs import whole_config, whole_state
 from tunewise.train.journal import write_synced
 from tunewise.train.progress import Progress
@@ -25,7 +26,7 @@ def write_adapter(directory: Path, model: PeftModel, spec: TrainSpec, progress: 
     write_synced(directory / ADAPTER_WEIGHTS_FILE, save(whole_state(model), metadata={"format": "pt"}))
     whole_config(model).save_pretrained(str(directory))
     copy_tokenizer(spec.base_model, directory)
-    write_synced(directory / "README.md", model_card(spec, progress).encode())
+    write_synced(directory / card.CARD_FILE, model_card(spec, progress).encode())
 
 
 def copy_tokenizer(base: BaseModelRef, directory: Path) -> None:
@@ -41,36 +42,18 @@ def model_card(spec: TrainSpec, progress: Progress) -> str:
     library, tags = ("transformers", "[tunewise]") if is_model else ("peft", "[lora, tunewise]")
     front = ["---", f"library_name: {library}", f"base_model: {spec.base_model.name}", f"tags: {tags}", "---"]
     title = f"# {spec.base_model.name}, tuned" if is_model else f"# A LoRA adapter for {spec.base_model.name}"
-    return "\n".join([*front, "", title, "", *_card_body(spec, progress), ""])
+    return "\n\n".join(["\n".join(front), title, *_card_body(spec, progress)]) + "\n"
 
 
 def _card_body(spec: TrainSpec, progress: Progress) -> list[str]:
-    files = [("training", spec.train_file), *([("validation", spec.valid_file)] if spec.valid_file else [])]
     return [
         "Licence: that of the base model applies; it is not recorded here.",
-        *_table("Base model", {"name": spec.base_model.name, "content sha256": spec.base_model.revision}),
-        *_table("Data", {f"{use} file": f"{file.rows} rows, sha256 {file.sha256}" for use, file in files}),
-        *_table("Hyperparameters", _hyperparameters(spec)),
-        *_table("Metrics", _metrics(progress)),
-        *_table("Versions", spec.versions),
+        card.table("Base model", {"name": spec.base_model.name, "content sha256": spec.base_model.revision}),
+        card.data(spec),
+        card.hyperparameters(spec),
+        card.table("Metrics", _metrics(progress)),
+        card.table("Versions", spec.versions),
     ]
-
-
-def _hyperparameters(spec: TrainSpec) -> dict[str, object]:
-    lora = {} if spec.weights == "full" else {f"LoRA {name}": value for name, value in spec.lora.model_dump().items()}
-    names = (
-        "weights",
-        "top_layers",
-        "n_epochs",
-        "batch_size",
-        "learning_rate",
-        "schedule",
-        "warmup_ratio",
-        "weight_decay",
-        "max_grad_norm",
-    )
-    rest = ("max_tokens", "overlong", "dtype", "seed")
-    return {**{name: getattr(spec, name) for name in names}, **lora, **{name: getattr(spec, name) for name in rest}}
 
 
 def _metrics(progress: Progress) -> dict[str, object]:
@@ -84,7 +67,3 @@ def _metrics(progress: Progress) -> dict[str, object]:
             "not measured" if progress.valid_accuracy is None else f"{progress.valid_accuracy:.4f}"
         ),
     }
-
-
-def _table(title: str, entries: dict[str, object] | dict[str, str]) -> list[str]:
-    return ["", f"## {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in entries.items())]

@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from tunewise.contracts.run import MODEL_CONFIG_FILE, TrainSpec
+from tunewise.modeling.card import CARD_FILE
 from tunewise.train.adapter import copy_tokenizer, model_card
 from tunewise.train.journal import write_synced
 from tunewise.train.progress import Progress
@@ -32,4 +33,4 @@ def write_model(directory: Path, model: PreTrainedModel, spec: TrainSpec, progre
     if generation.is_file():
         write_synced(directory / GENERATION_FILE, generation.read_bytes())
     copy_tokenizer(spec.base_model, directory)
-    write_synced(directory / "README.md", model_card(spec, progress).encode())
+    write_synced(directory / CARD_FILE, model_card(spec, progress).encode())
