@@ -4,9 +4,11 @@
     python benchmarks/methods.py supervised TRAIN.jsonl VALID.jsonl [--loss-on last_assistant] [--rows 24]
         [--label-smoothing 0.1] [--neftune-alpha 5]
 
-Both: [--epochs 2] [--batch 4] [--rate MULTIPLIER] [--directory RUN]. Of text files the first kilobytes are taken, of
+Both: [--epochs 2] [--batch 4] [--rate MULTIPLIER] [--directory RUN] [--model smollm2-135m-instruct], and
+[--options '{"weights": "full"}'], whatever of `training:` in tunewise.yaml is not the method's own. Of text files the first
+kilobytes are taken, of
 others the first rows. SIGTERM pauses the run, and the same command with the same directory goes on with it. Losses are
-in nats per token that carries loss, with the default model in this machine's number format; after `supervised` that
+in nats per token that carries loss, in this machine's number format; after `supervised` that
 is the chosen tokens' plain or smoothed loss, as it was trained. The last line of the output is one JSON object.
 """
 
@@ -59,6 +61,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=1.0)
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--options", type=json.loads, default={}, help='such as {"lora": {"init": "pissa"}}')
     parser.add_argument("--directory", type=Path, help="a run to make or to go on with")
     return parser.parse_args()
 
@@ -76,10 +80,10 @@ def prepared(directory: Path, options: argparse.Namespace) -> TrainSpec:
             ("valid.jsonl", options.valid, options.valid_kb, options.valid_rows),
         )
     ]
-    base = find(DEFAULT_MODEL, get_settings())
+    base = find(options.model, get_settings())
     return make_run(
         directory,
-        TrainingRequest(method=method(options)),
+        TrainingRequest(method=method(options), **options.options),
         base,
         train=files[0],
         valid=files[1],
@@ -154,6 +158,7 @@ def told(spec: TrainSpec, before: dict[str, float], result: RunResult) -> None:
         "tokens": result.trained_tokens,
         "supervised_tokens": result.supervised_tokens,
         "seconds": round(result.seconds, 1),
+        "peak_memory_bytes": result.peak_memory_bytes,
         "learning_rate": spec.learning_rate,
         "before": before,
         "after": after,

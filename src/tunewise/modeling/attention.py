@@ -3,13 +3,14 @@
 Rows that begin with the same tokens may share them: a row is a chain of segments (`prefixes`).
 
 The CPU's fused attention (`sdpa`) has a slow backward; here both passes are batched matrix products over blocks of
-queries. A block reads only the keys that it may see, so the upper triangle is never computed, and the backward pass
-recomputes the probabilities (as Dao et al. 2022, arXiv:2205.14135), so memory grows with the row's length and not with
-its square. Knows nothing of models, adapters or losses; exactness is proved in
-tests/modeling/test_attention.py and the yield measured by benchmarks/train_vs_trl.py.
+queries. A block reads only the keys that it may see, so the upper triangle is never computed. The backward pass takes
+the probabilities of short rows from the forward pass and recomputes those of long ones (as Dao et al. 2022,
+arXiv:2205.14135), so memory grows with a row's length and not with its square. Knows nothing of models, adapters or
+losses; exactness is proved in tests/modeling/test_attention.py and the yield measured by benchmarks/train_vs_trl.py.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -21,6 +22,8 @@ from tunewise.modeling.autograd import Context, call
 
 PACKED_ATTENTION = "tunewise_training"
 QUERY_BLOCK = 512
+# Probabilities of queries that see at most so many keys are kept: a third of what the layer keeps besides, at most.
+KEPT_KEYS = 512
 # Arguments that change what attention computes; a model that sets one of them needs support here first.
 UNSUPPORTED = ("softcap", "s_aux", "position_bias")
 
@@ -75,14 +78,24 @@ def _from(skipped: int, ranges: Sequence[Range]) -> tuple[Range, ...]:
     return tuple(left)
 
 
-def _mask(block: Block, keys: int, window: int | None, like: Tensor) -> Tensor:
-    """(queries, keys), to be added to scores: minus infinity where the query may not look."""
-    places = torch.arange(block.offset, block.offset + block.stop - block.start, device=like.device)[:, None]
-    seen = torch.arange(keys, device=like.device)[None, :]
-    hidden = seen > places
-    if window is not None:
-        hidden |= seen <= places - window
-    return like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+def _hide(scores: Tensor, block: Block, window: int | None) -> None:
+    """Make the scores of (..., queries, keys) minus infinity in place, where the query may not look."""
+    queries, keys = scores.shape[-2:]
+    if window is None or keys <= window:
+        scores[..., -queries:] += _triangle(queries, scores.dtype)
+        return
+    places = torch.arange(block.offset, block.offset + queries)[:, None]
+    seen = torch.arange(keys)[None, :]
+    scores.masked_fill_((seen > places) | (seen <= places - window), float("-inf"))
+
+
+@lru_cache(maxsize=2 * QUERY_BLOCK)
+def _triangle(queries: int, dtype: torch.dtype) -> Tensor:
+    """(queries, queries), to be added to scores: minus infinity for what comes after the query."""
+    size = max(queries, QUERY_BLOCK)
+    if queries == size:
+        return torch.full((size, size), float("-inf"), dtype=dtype).triu_(1)
+    return _triangle(size, dtype)[:queries, :queries]
 
 
 def _seen(tensor: Tensor, block: Block) -> Tensor:
@@ -110,21 +123,25 @@ class _PackedAttention(torch.autograd.Function):
         ctx: Context, query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment], window: int | None
     ) -> Tensor:
         out = torch.empty_like(query)
+        kept: list[Tensor | None] = []
         for block in blocks(segments, window):
-            mixed = torch.bmm(_probabilities(query, _seen(key, block), block, window), _seen(value, block))
+            probabilities = _probabilities(query, _seen(key, block), block, window)
+            mixed = torch.bmm(probabilities, _seen(value, block))
             out[:, block.start : block.stop] = mixed.view(query.shape[0], -1, query.shape[2])
-        ctx.save_for_backward(query, key, value)
+            kept.append(probabilities if probabilities.shape[-1] <= KEPT_KEYS else None)
+        ctx.save_for_backward(query, key, value, *kept)
         ctx.segments, ctx.window = segments, window
         return out
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value = ctx.saved_tensors
+        query, key, value, *kept = ctx.saved_tensors
         groups = key.shape[0]
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for block in blocks(ctx.segments, ctx.window):
+        for block, probabilities in zip(blocks(ctx.segments, ctx.window), kept, strict=True):
             keys, asked = _seen(key, block), slice(block.start, block.stop)
-            probabilities = _probabilities(query, keys, block, ctx.window)
+            if probabilities is None:
+                probabilities = _probabilities(query, keys, block, ctx.window)  # noqa: PLW2901
             upstream = _stacked(grads[0][:, asked], groups)
             _add_seen(grad_value, block, torch.bmm(probabilities.transpose(1, 2), upstream))
             inner = torch.bmm(upstream, _seen(value, block).transpose(1, 2))
@@ -143,10 +160,9 @@ def _stacked(tensor: Tensor, groups: int) -> Tensor:
 def _probabilities(query: Tensor, keys: Tensor, block: Block, window: int | None) -> Tensor:
     """Where each query of a block looks, (groups, heads / groups * queries, keys); the softmax runs in float32."""
     groups = keys.shape[0]
-    stacked = _stacked(query[:, block.start : block.stop], groups)
-    mask = _mask(block, keys.shape[1], window, query).repeat(query.shape[0] // groups, 1)
-    scores = torch.baddbmm(mask[None], stacked, keys.transpose(1, 2))
-    return torch.softmax(scores, -1, dtype=torch.float32).to(query.dtype)
+    scores = torch.bmm(_stacked(query[:, block.start : block.stop], groups), keys.transpose(1, 2))
+    _hide(scores.view(query.shape[0], -1, keys.shape[1]), block, window)
+    return torch.softmax(scores, -1)
 
 
 def packed_attention(

@@ -22,6 +22,7 @@ from tunewise.errors import ModelError
 from tunewise.modeling.autograd import Context, call
 from tunewise.modeling.dora import row_norms, row_squares
 from tunewise.modeling.layers import first_trained_layer, layers_of, linear_names
+from tunewise.modeling.norms import use_fast_norms
 from tunewise.modeling.token_rows import peft_option, use_rows_in_place
 
 ADAPTER_NAME = "default"
@@ -92,6 +93,7 @@ def add_adapter(
             param="lora.targets",
         ) from error
     _use_fast_forward(adapted)
+    use_fast_norms(adapted)
     use_rows_in_place(adapted)
     return adapted
 

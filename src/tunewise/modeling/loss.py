@@ -14,7 +14,14 @@ from torch.nn.functional import linear
 
 from tunewise.modeling.autograd import Context, call
 from tunewise.modeling.token_rows import TokenRows
-from tunewise.modeling.trained_head import CHUNK_TOKENS, capped, logits_gradient, trained_head_loss, wanted_logits
+from tunewise.modeling.trained_head import (
+    CHUNK_TOKENS,
+    capped,
+    logits_gradient,
+    slope_of,
+    trained_head_loss,
+    wanted,
+)
 
 
 class TokenLoss(NamedTuple):
@@ -50,13 +57,12 @@ class _HeadLoss(torch.autograd.Function):
             logits = linear(hidden[chunk], head, bias)
             if rows is not None:
                 logits[:, indices] = linear(hidden[chunk], rows.to(head.dtype), None if bias is None else bias[indices])
-            logits = capped(logits, cap).float()
+            logits = capped(logits, cap)
             correct[chunk] = logits.argmax(-1) == target[:, 0]
-            log_sum = torch.logsumexp(logits, -1, keepdim=True)
-            losses[chunk] = (log_sum - wanted_logits(logits, target, smoothing))[:, 0]
+            logs = torch.log_softmax(logits, -1, dtype=torch.float32)
+            losses[chunk] = -wanted(logs, target, smoothing)[:, 0]
             if grad_hidden is not None:
-                slope = None if cap is None else 1 - (logits / cap).square()
-                grad_logits = logits_gradient(logits, log_sum, target, smoothing, slope).to(head.dtype)
+                grad_logits = logits_gradient(logs, target, smoothing, slope_of(logits, cap)).to(head.dtype)
                 if grad_columns is not None:
                     grad_columns[chunk] = grad_logits[:, indices]
                     grad_logits[:, indices] = 0

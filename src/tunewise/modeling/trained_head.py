@@ -13,10 +13,10 @@ from tunewise.modeling.autograd import Context, call
 CHUNK_TOKENS = 256
 
 
-def wanted_logits(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """The logits' mean under what should be predicted, (tokens, 1)."""
-    own = logits.gather(1, target)
-    return own if not smoothing else own * (1 - smoothing) + logits.mean(-1, keepdim=True) * smoothing
+def wanted(logs: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """The log-probabilities' mean under what should be predicted, (tokens, 1)."""
+    own = logs.gather(1, target)
+    return own if not smoothing else own * (1 - smoothing) + logs.mean(-1, keepdim=True) * smoothing
 
 
 def capped(logits: Tensor, cap: float | None) -> Tensor:
@@ -24,17 +24,20 @@ def capped(logits: Tensor, cap: float | None) -> Tensor:
     return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
-def logits_gradient(
-    logits: Tensor, log_sum: Tensor, target: Tensor, smoothing: float, slope: Tensor | None = None
-) -> Tensor:
-    """Of each token's loss with respect to its logits, (tokens, vocabulary), in their place.
+def logits_gradient(logs: Tensor, target: Tensor, smoothing: float, slope: Tensor | None = None) -> Tensor:
+    """Of each token's loss with respect to its logits, (tokens, vocabulary), in the place of the log-probabilities.
 
     `slope`: of the capped logits with respect to what they were before.
     """
-    grad = logits.sub_(log_sum).exp_().scatter_add_(1, target, torch.full_like(log_sum, smoothing - 1))
+    grad = logs.exp_().scatter_add_(1, target, logs.new_full(target.shape, smoothing - 1))
     if smoothing:
-        grad.sub_(smoothing / logits.shape[1])
+        grad.sub_(smoothing / logs.shape[1])
     return grad if slope is None else grad.mul_(slope)
+
+
+def slope_of(logits: Tensor, cap: float | None) -> Tensor | None:
+    """Of capped logits, with respect to what they were before."""
+    return None if cap is None else 1 - (logits.float() / cap).square()
 
 
 class _TrainedHeadLoss(torch.autograd.Function):
@@ -53,16 +56,15 @@ class _TrainedHeadLoss(torch.autograd.Function):
         smoothing: float,
         cap: float | None,
     ) -> tuple[Tensor, Tensor]:
-        log_sums = hidden.new_empty(len(targets), 1, dtype=torch.float32)
-        losses, correct = torch.empty_like(log_sums), torch.empty_like(log_sums, dtype=torch.bool)
+        losses = hidden.new_empty(len(targets), 1, dtype=torch.float32)
+        correct = torch.empty_like(losses, dtype=torch.bool)
         for start in range(0, len(targets), CHUNK_TOKENS):
             chunk = slice(start, start + CHUNK_TOKENS)
             target = targets[chunk, None]
-            logits = capped(linear(hidden[chunk], head, bias), cap).float()
-            log_sums[chunk] = torch.logsumexp(logits, -1, keepdim=True)
-            losses[chunk] = log_sums[chunk] - wanted_logits(logits, target, smoothing)
+            logits = capped(linear(hidden[chunk], head, bias), cap)
+            losses[chunk] = -wanted(torch.log_softmax(logits, -1, dtype=torch.float32), target, smoothing)
             correct[chunk] = logits.argmax(-1, keepdim=True) == target
-        ctx.save_for_backward(hidden, head, bias, targets, log_sums)
+        ctx.save_for_backward(hidden, head, bias, targets)
         ctx.smoothing, ctx.cap = smoothing, cap
         correct = correct[:, 0]
         ctx.mark_non_differentiable(correct)
@@ -70,14 +72,14 @@ class _TrainedHeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, head, bias, targets, log_sums = ctx.saved_tensors
+        hidden, head, bias, targets = ctx.saved_tensors
         grad_hidden, grad_head = torch.empty_like(hidden), torch.zeros_like(head)
         grad_bias = None if bias is None else torch.zeros_like(bias)
         for start in range(0, len(targets), CHUNK_TOKENS):
             chunk = slice(start, start + CHUNK_TOKENS)
-            logits = capped(linear(hidden[chunk], head, bias), ctx.cap).float()
-            slope = None if ctx.cap is None else 1 - (logits / ctx.cap).square()
-            grad = logits_gradient(logits, log_sums[chunk], targets[chunk, None], ctx.smoothing, slope)
+            logits = capped(linear(hidden[chunk], head, bias), ctx.cap)
+            logs = torch.log_softmax(logits, -1, dtype=torch.float32)
+            grad = logits_gradient(logs, targets[chunk, None], ctx.smoothing, slope_of(logits, ctx.cap))
             grad = grad.mul_(grads[0][chunk, None]).to(head.dtype)
             grad_hidden[chunk] = grad @ head
             grad_head.addmm_(grad.t(), hidden[chunk])
