@@ -5,11 +5,11 @@
         [--label-smoothing 0.1] [--neftune-alpha 5]
 
 Both: [--epochs 2] [--batch 4] [--rate MULTIPLIER] [--directory RUN] [--model smollm2-135m-instruct], and
-[--options '{"weights": "full"}'], whatever of `training:` in tunewise.yaml is not the method's own. Of text files the first
-kilobytes are taken, of
-others the first rows. SIGTERM pauses the run, and the same command with the same directory goes on with it. Losses are
-in nats per token that carries loss, in this machine's number format; after `supervised` that
-is the chosen tokens' plain or smoothed loss, as it was trained. The last line of the output is one JSON object.
+[--options '{"weights": "full"}'], whatever of `training:` in tunewise.yaml is not the method's own. Of text files the
+first kilobytes are taken, of others the first rows. SIGTERM pauses the run, and the same command with the same
+directory goes on with it. Losses are in nats per token that carries loss, in this machine's number format; after
+`supervised` that is the chosen tokens' plain or smoothed loss, as it was trained. The last line of the output is one
+JSON object.
 """
 
 import argparse

@@ -62,8 +62,9 @@ class _TrainedHeadLoss(torch.autograd.Function):
             chunk = slice(start, start + CHUNK_TOKENS)
             target = targets[chunk, None]
             logits = capped(linear(hidden[chunk], head, bias), cap)
-            losses[chunk] = -wanted(torch.log_softmax(logits, -1, dtype=torch.float32), target, smoothing)
-            correct[chunk] = logits.argmax(-1, keepdim=True) == target
+            logs = torch.log_softmax(logits, -1, dtype=torch.float32)
+            losses[chunk] = -wanted(logs, target, smoothing)
+            correct[chunk] = logs.argmax(-1, keepdim=True) == target
         ctx.save_for_backward(hidden, head, bias, targets)
         ctx.smoothing, ctx.cap = smoothing, cap
         correct = correct[:, 0]
