@@ -25,8 +25,9 @@ imports and loading. What the peers do otherwise: litgpt clips no gradients, and
 is the mean of the parts' means; `grouped` variants put the rows into other steps, so that only the mean of their losses
 compares.
 
-`--variants` runs every variant below instead of one for each peer. Which one that is was chosen by what its settings
-leave out, and not by measuring all of them: where the ratio matters, run `--variants` first. The ratio is ours against
+`--variants` runs every variant below instead of one for each peer, or those that are named. Which one runs unasked was
+measured on a CPU with bfloat16 (docs/performance.md); on another kind of machine, run `--variants` first. The
+ratio is ours against
 the fastest side of those that ran. The last line is one JSON object.
 """
 
@@ -88,7 +89,7 @@ def peers(dtype: Dtype) -> dict[str, Peer]:
         ),
         "llamafactory": Peer(
             script="peer_llamafactory.py",
-            unasked="eager",
+            unasked="eager_grouped",
             variants={
                 "checkpointing": llamafactory | {"flash_attn": "sdpa", "disable_gradient_checkpointing": False},
                 "sdpa": llamafactory | {"flash_attn": "sdpa"},

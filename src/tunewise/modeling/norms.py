@@ -25,7 +25,8 @@ class _RmsNorm(torch.autograd.Function):
         square = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_()
         factor = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, factor, gain)
-        return (wide * factor).mul_(gain).to(x.dtype)
+        out: Tensor = (wide * factor).mul_(gain)
+        return out.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
