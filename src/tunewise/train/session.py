@@ -30,7 +30,6 @@ from tunewise.modeling.memory import (
 )
 from tunewise.modeling.sharding import share_layers
 from tunewise.modeling.trunk import FrozenTrunk, keep_trunk
-from tunewise.train.allocator import keep_freed_memory
 from tunewise.train.checkpoint import directory_of, load_checkpoint, remove_leftovers, steps_on_disk
 from tunewise.train.criterion import Criterion
 from tunewise.train.journal import Journal, Silence
@@ -125,7 +124,6 @@ def open_session(directory: Path, spec: TrainSpec, world: World = ALONE) -> Sess
         DataError, ModelError, TrainingError: the data, the base model or a checkpoint cannot be used.
     """
     require_installed(spec.trackers)
-    keep_freed_memory()
     world = replace(world, in_step=world.size > 1 and spec.sharding == "fsdp")
     cores = min(usable_cores(), spec.threads or usable_cores())
     torch.set_num_threads(max(1, cores // world.size))
