@@ -146,8 +146,9 @@ def _check(caller: Caller, request: EvaluationRequest) -> None:
 def _put(session: Session, caller: Caller, job: Job, request: EvaluationRequest) -> Evaluation:
     for param, file_id in request.files.items():
         _file(session, caller, file_id, param)
-    evaluation = Evaluation(job_id=job.id, project=job.project, request=request, created_at=now())
-    if not evaluations.put(session, evaluation):
+    asked = Evaluation(job_id=job.id, project=job.project, request=request, created_at=now())
+    evaluation = evaluations.put(session, asked)
+    if evaluation is None:
         raise _wrong_state(f"The evaluation of job {job.id} is under way; wait for its end, or cancel it")
     return evaluation
 

@@ -12,15 +12,20 @@ from tunewise.store.tables import EvaluationRow
 _OF_JOB = lookup(EvaluationRow, "project", "job_id")
 
 
-def put(session: Session, evaluation: Evaluation) -> bool:
-    """Keep a new evaluation in place of one that has ended; False, and nothing changed, where one is under way."""
+def put(session: Session, evaluation: Evaluation) -> Evaluation | None:
+    """Keep a new evaluation in place of one that has ended; None, and nothing changed, where one is under way.
+
+    What is kept was asked for later than the one before, by the second at least: `created_at` tells the two apart.
+    """
     ended = EvaluationRow.job_id == evaluation.job_id, EvaluationRow.status.not_in(UNFINISHED)
-    session.execute(delete(EvaluationRow).where(*ended))
+    before = session.scalar(delete(EvaluationRow).where(*ended).returning(EvaluationRow.created_at))
     if find(session, evaluation.job_id) is not None:
-        return False
+        return None
+    if before is not None and before >= evaluation.created_at:
+        evaluation = evaluation.model_copy(update={"created_at": before + 1})
     session.add(EvaluationRow(**evaluation.model_dump(mode="json")))
     session.flush()
-    return True
+    return evaluation
 
 
 def get(session: Session, project: str, job_id: str) -> Evaluation | None:
