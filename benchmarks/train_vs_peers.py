@@ -25,10 +25,10 @@ imports and loading. What the peers do otherwise: litgpt clips no gradients, and
 is the mean of the parts' means; `grouped` variants put the rows into other steps, so that only the mean of their losses
 compares.
 
-`--variants` runs every variant below instead of one for each peer, or those that are named. Which one runs unasked was
-measured on a CPU with bfloat16 (docs/performance.md); on another kind of machine, run `--variants` first. The
-ratio is ours against
-the fastest side of those that ran. The last line is one JSON object.
+`--variants` runs every variant below instead of one for each peer, or those that are named. Those of TRL and
+LLaMA-Factory that run unasked were the fastest of most of theirs on a CPU with bfloat16 (docs/performance.md), that of
+litgpt is a guess: on another kind of machine, run `--variants` first. The ratio is ours against the fastest side of
+those that ran. The last line is one JSON object.
 """
 
 import argparse

@@ -94,7 +94,7 @@ def _hide(scores: Tensor, block: Block, window: int | None) -> None:
 
 def _triangle(queries: int, keys: int, dtype: torch.dtype) -> Tensor:
     """(queries, keys), to be added to scores: minus infinity for what comes after the query."""
-    return _whole_triangle(max(queries, QUERY_BLOCK), dtype)[:queries, :keys]
+    return _whole_triangle(QUERY_BLOCK, dtype)[:queries, :keys]
 
 
 @lru_cache(maxsize=8)
