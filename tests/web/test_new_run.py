@@ -103,7 +103,7 @@ def test_what_is_set_is_what_the_code_asks_for_and_what_does_not_fit_is_said(bro
         page.get_by_label("Epochs to wait before stopping early").fill("")
         page.get_by_label("Label smoothing").fill("3")
         page.get_by_label("Label smoothing").blur()
-        expect(page.get_by_text("label_smoothing: ")).to_be_visible(timeout=WAIT_MS)
+        expect(page.locator(".tw-bad-text", has_text="label_smoothing: ")).to_be_visible(timeout=WAIT_MS)
         page.get_by_label("Label smoothing").fill("0")
         page.get_by_label("Label smoothing").blur()
         expect(page.get_by_role("button", name="Start the run")).to_be_enabled(timeout=WAIT_MS)
