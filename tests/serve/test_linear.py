@@ -2,10 +2,11 @@
 
 import copy
 
+import numpy as np
 import torch
 from torch import nn
 
-from tunewise.serve.adapters import NO_ADAPTER, AdapterRows, LoraPair, RowGroups, Segment
+from tunewise.serve.adapters import NO_ADAPTER, AdapterRows, LoraPair, Segment
 from tunewise.serve.linear import PackedLinear, pack
 
 ROWS = [1, 2, 7, 8, 33, 300]
@@ -34,7 +35,7 @@ def test_joined_layers_compute_what_the_plain_ones_do() -> None:
             assert torch.allclose(packed(hidden), plain(hidden), atol=1e-5)
 
 
-def test_rows_get_their_own_adapter_in_groups_and_in_segments() -> None:
+def test_rows_get_their_own_adapter_from_the_bank_and_in_segments() -> None:
     layers = [nn.Linear(32, 24, bias=False), nn.Linear(32, 8)]
     rows = AdapterRows()
     joined = PackedLinear(["q", "k"], layers, rows)
@@ -59,10 +60,11 @@ def test_rows_get_their_own_adapter_in_groups_and_in_segments() -> None:
                     expected[row, columns] = (expected[row, columns] - bias) * pair.magnitude / length + bias
         for key, pair_by_path in pairs.items():
             joined.lora.put(key, pair_by_path)
-        joined.lora.fill([3, 5])
-        groups = RowGroups(torch.tensor([[2, 0, 0], [0, 3, 4]]), torch.tensor([2, 0, 3, 4]), torch.tensor([0, 3, 4, 5]))
-        rows.groups, rows.segments = groups, [Segment(5, 7, 3)]
-        assert torch.allclose(joined(hidden)[0], expected, atol=1e-4)
-        rows.groups = None
+        for bank in ([3, 5], [5, 3], [NO_ADAPTER, 5, 3], [3, 5, NO_ADAPTER]):
+            joined.lora.fill(bank)
+            slots = [bank.index(owner) if owner in pairs else NO_ADAPTER for owner in owners[:5]]
+            rows.slots, rows.segments = np.array(slots), [Segment(5, 7, 3)]
+            assert torch.allclose(joined(hidden)[0], expected, atol=1e-4)
+        rows.slots = np.empty(0, np.int64)
         rows.segments = [Segment(0, 1, 5), Segment(2, 3, 3), Segment(3, 5, 5), Segment(5, 7, 3)]
         assert torch.allclose(joined(hidden)[0], expected, atol=1e-4)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tunewise.settings import environment, environment_without
 
+SPINS = "10000"  # GNU's OpenMP counts 100,000 a millisecond
 LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -20,13 +21,14 @@ def start_child(
 ) -> subprocess.Popen[bytes]:
     """`files`: descriptors that the child inherits.
 
-    Its threads sleep while they wait for each other, where OpenMP would have them spin. Beside another busy process a
-    spinning thread keeps the core from the one that it waits for.
+    Its threads wait for each other awake for a tenth of a millisecond, which is longer than the code between two matrix
+    products of one answer, and then sleep. OpenMP would have them spin on for milliseconds: beside another busy process
+    a spinning thread keeps the core from the one that it waits for.
     """
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-u", "-m", module, *arguments],
-            env=environment(OMP_WAIT_POLICY="PASSIVE"),
+            env=environment(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=SPINS),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -33,6 +33,7 @@ from tunewise.serve.mailbox import Mailbox
 from tunewise.serve.network import Network, best_dtype
 from tunewise.serve.parity import replay
 from tunewise.serve.scheduler import Limits
+from tunewise.serve.threads import aside
 
 RUNNING_MAX = 64  # answers computed at once
 WAITING_MAX = 512  # requests beyond them before 429
@@ -62,7 +63,7 @@ def _built(options: argparse.Namespace) -> tuple[FastAPI, Engine | None]:
     """The application, and what generates behind it; None where it makes embeddings."""
     if options.embeddings:
         return create_embeddings_app(Embeddings(options.name, Embedder(options.model), options.max_waiting)), None
-    house = build(options)
+    house = aside(lambda: build(options))
     return create_app(house), house.engine
 
 

@@ -1,31 +1,35 @@
 """LoRA adapters by name: read from PEFT directories, held beside the shared base, applied per row of a batch.
 
-Knows PEFT's file format and which rows belong to which adapter; knows nothing of requests or HTTP. Rows of one adapter
-are one matrix product; a decode batch with several adapters is one batched product over the adapters in use, which live
-in a small bank of equal-rank tensors. Which adapters are in memory is `serve.shelf`'s matter.
+Knows PEFT's file format and which rows belong to which adapter; knows nothing of requests or HTTP. The rows of
+a prompt are one matrix product with its adapter; the rows of running answers, each with an adapter of its own, are one
+loop over the adapters in use, which live in a small bank of equal ranks. Which adapters
+are in memory is `serve.shelf`'s matter.
 """
 
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tunewise.errors import ModelError
 from tunewise.modeling.dora import row_norms
+from tunewise.serve.loops import BankArrays, add_adapters, array
 from tunewise.serve.token_rows import TokenRows
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 NO_ADAPTER = -1
-BANK_ROWS_MAX = 8192  # grouped rows (adapters × longest group) beyond which the segments are computed one by one
 WEIGHT_NAME = re.compile(
     r"^(?:base_model\.model\.)?(?P<path>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<magnitude>magnitude_vector)(?:\.weight)?)$"
 )
@@ -80,30 +84,22 @@ class Segment(NamedTuple):
     adapter: int
 
 
-class RowGroups(NamedTuple):
-    """Rows sorted by adapter. `rows`: (slots, longest) row numbers, filled up with row 0; `members`: (n,) the rows that
-    have an adapter; `places`: (n,) where in the flattened `rows` each of them stands.
-    """
-
-    rows: Tensor
-    members: Tensor
-    places: Tensor
-
-
 @dataclass
 class AdapterRows:
     """Which rows of the current batch belong to which adapter; set before each forward pass.
 
-    `segments` are computed one by one, `groups` in one batched product.
+    The first rows, one of each running answer, have their `slots` in the bank, -1 where there is no adapter; rows of
+    prompts are `segments`, computed one by one.
     """
 
+    slots: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     segments: list[Segment] = field(default_factory=list)
-    groups: RowGroups | None = None
 
 
 class Up(NamedTuple):
     """The way back of one of the layers that are packed together: `weight` (rank, out), its ranks and columns."""
 
+    part: int
     ranks: slice
     columns: slice
     weight: Tensor
@@ -120,6 +116,57 @@ class Held(NamedTuple):
     ups: tuple[Up, ...]
     gain: Tensor | None
     shift: Tensor | None
+
+    def rank_of(self, part: int) -> int:
+        """Of one of the joined layers; 0 where it has no adapter."""
+        return next((up.weight.shape[0] for up in self.ups if up.part == part), 0)
+
+
+class Bank(NamedTuple):
+    """The adapters of one packed layer that rows of the current batch use, padded to the largest ranks with zeros.
+
+    `down`: (slots, in, sum of ranks); `up`: (slots, largest rank, out), since each column belongs to one of the joined
+    layers; `gain`, `shift`: (slots, out); `ranks`, `sizes`: of the joined layers.
+    """
+
+    down: Tensor
+    up: Tensor
+    gain: Tensor
+    shift: Tensor
+    ranks: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, slots: int, width: int, sizes: Sequence[int], ranks: Sequence[int], dtype: torch.dtype) -> "Bank":
+        """Room for so many adapters."""
+        out = sum(sizes)
+        return cls(
+            torch.zeros(slots, width, sum(ranks), dtype=dtype),
+            torch.zeros(slots, max(ranks), out, dtype=dtype),
+            torch.ones(slots, out, dtype=dtype),
+            torch.zeros(slots, out, dtype=dtype),
+            np.array(ranks),
+            np.array(sizes),
+        )
+
+    def put(self, slot: int, own: Held | None) -> None:
+        """Copy one in; None for one that does not touch this layer."""
+        for each, value in ((self.down, 0.0), (self.up, 0.0), (self.gain, 1.0), (self.shift, 0.0)):
+            each[slot] = value
+        if own is None:
+            return
+        for up in own.ups:
+            rank = up.weight.shape[0]
+            start = int(self.ranks[: up.part].sum())
+            self.down[slot, :, start : start + rank] = own.down[:, up.ranks]
+            self.up[slot, :rank, up.columns] = up.weight
+        if own.gain is not None and own.shift is not None:
+            self.gain[slot], self.shift[slot] = own.gain, own.shift
+
+    def arrays(self) -> BankArrays:
+        """As `loops` reads it."""
+        down, up, gain, shift = map(array, (self.down, self.up, self.gain, self.shift))
+        return BankArrays(down, up, gain, shift, self.ranks, self.sizes)
 
 
 class LoraBank:
@@ -144,9 +191,8 @@ class LoraBank:
         self._bias = bias
         self._dtype = dtype
         self._own: dict[int, Held] = {}
-        self._down = torch.empty(0, 0, in_features, dtype=dtype)
-        self._up = torch.empty(0, 0, sum(sizes), dtype=dtype)
-        self._gains: tuple[Tensor, Tensor] | None = None
+        self._banked: list[int] = []
+        self._bank = Bank.empty(0, in_features, sizes, [0] * len(sizes), dtype)
         self._squares: Tensor | None = None
 
     def put(self, key: int, pairs: Mapping[str, LoraPair]) -> None:
@@ -161,7 +207,7 @@ class LoraBank:
             ranks = slice(rank, rank + pair.down.shape[0])
             columns = slice(sum(self._sizes[:place]), sum(self._sizes[: place + 1]))
             up = pair.up.T.to(self._dtype)
-            ups.append(Up(ranks, columns, (up if gain is None else up * gain[columns]).contiguous()))
+            ups.append(Up(place, ranks, columns, (up if gain is None else up * gain[columns]).contiguous()))
             rank = ranks.stop
         self._own[key] = Held(down.T.contiguous(), tuple(ups), gain, shift)
 
@@ -188,36 +234,27 @@ class LoraBank:
     def drop(self, key: int) -> None:
         """Let an adapter's weights go."""
         self._own.pop(key, None)
+        self._banked = [NO_ADAPTER if banked == key else banked for banked in self._banked]
 
     def fill(self, keys: Sequence[int]) -> None:
-        """Make the bank hold exactly these adapters, slot by slot, padded to the largest rank with zeros."""
+        """Make the bank hold these adapters, slot by slot; only what is not there yet is copied."""
         held = [self._own.get(key) for key in keys]
-        rank = max((own.down.shape[1] for own in held if own), default=0)
-        self._down = torch.zeros(len(keys), self._in, rank, dtype=self._dtype)
-        self._up = torch.zeros(len(keys), rank, sum(self._sizes), dtype=self._dtype)
-        gain, shift = (torch.full((len(keys), sum(self._sizes)), value, dtype=self._dtype) for value in (1.0, 0.0))
-        for slot, own in enumerate(held):
-            if own:
-                self._down[slot, :, : own.down.shape[1]] = own.down
-                for up in own.ups:
-                    self._up[slot, up.ranks, up.columns] = up.weight
-            if own and own.gain is not None and own.shift is not None:
-                gain[slot], shift[slot] = own.gain, own.shift
-        self._gains = (gain, shift) if any(own and own.gain is not None for own in held) else None
+        ranks = [max((own.rank_of(part) for own in held if own), default=0) for part in range(len(self._sizes))]
+        if len(keys) > len(self._banked) or any(map(operator.gt, ranks, self._bank.ranks)):
+            self._bank = Bank.empty(len(keys), self._in, self._sizes, ranks, self._dtype)
+            self._banked = [NO_ADAPTER] * len(keys)
+        for slot, (key, own) in enumerate(zip(keys, held, strict=True)):
+            if self._banked[slot] != key:
+                self._bank.put(slot, own)
+                self._banked[slot] = key
 
     def add(self, output: Tensor, hidden: Tensor, rows: AdapterRows) -> None:
-        """Add each row's adapter to `output` (1, tokens, out) in place. `hidden`: (1, tokens, in)."""
-        if not self._own or not (rows.segments or rows.groups):
+        """Add each row's adapter to `output` (..., tokens, out) in place. `hidden`: (..., tokens, in)."""
+        if not self._own:
             return
         flat_in, flat_out = hidden.view(-1, hidden.shape[-1]), output.view(-1, output.shape[-1])
-        if rows.groups and self._down.shape[-1]:
-            members, places = rows.groups.members, rows.groups.places
-            if self._gains is not None:
-                gain, shift = (each[places // rows.groups.rows.shape[1]] for each in self._gains)
-                flat_out[members] = torch.addcmul(shift, flat_out[members], gain)
-            low = torch.bmm(flat_in[rows.groups.rows], self._down)
-            added = torch.bmm(low, self._up).view(-1, flat_out.shape[-1])
-            flat_out.index_add_(0, members, added[places])
+        if len(rows.slots) and self._bank.down.shape[-1]:
+            add_adapters(array(flat_in), rows.slots, self._bank.arrays(), array(flat_out))
         for start, end, key in rows.segments:
             if (own := self._own.get(key)) is not None:
                 if own.gain is not None and own.shift is not None:

@@ -7,7 +7,9 @@ along the query axis instead of repeating keys and values.
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -15,13 +17,13 @@ from transformers import AttentionInterface
 
 from tunewise.errors import ModelError
 from tunewise.serve.kv import Strip
+from tunewise.serve.loops import array, store_and_attend
 
 NAME = "tunewise_serving"
 REFUSED = ("softcap", "s_aux", "position_bias")  # options of some families that change the result
 
 
-@dataclass
-class DecodeGroup:
+class DecodeGroup(NamedTuple):
     """One token each of the sequences in slots 0..n-1 of a pool; they are rows `start`..`end` of the batch.
 
     `kv`: (layers, 2, slots, kv_heads, capacity, head_dim); `positions`: (n,), where each new token stands.
@@ -31,18 +33,6 @@ class DecodeGroup:
     end: int
     kv: Tensor
     positions: Tensor
-    longest: int
-    bias: dict[int | None, Tensor] = field(default_factory=dict)
-
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """(n, 1, 1, longest): 0 where a key is seen, -inf elsewhere; made once per step and window."""
-        if window not in self.bias:
-            keys, last = torch.arange(self.longest), self.positions[:, None]
-            hidden = keys > last
-            if window is not None:
-                hidden |= keys <= last - window
-            self.bias[window] = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
-        return self.bias[window]
 
 
 @dataclass
@@ -67,13 +57,22 @@ class PromptSpan:
         return self.bias[window]
 
 
+class Seen(NamedTuple):
+    """What a layer's own code asks of attention. `window`: how many keys a query sees at most, None for all."""
+
+    kv_heads: int
+    head_dim: int
+    scaling: float
+    window: int | None
+
+
 @dataclass
 class StepLayout:
-    """Which rows of the packed batch are what. `seen`: shapes of keys per layer, noted where a list is given."""
+    """Which rows of the packed batch are what. `seen`: what each layer asked for, noted where a dict is given."""
 
     groups: list[DecodeGroup] = field(default_factory=list)
     spans: list[PromptSpan] = field(default_factory=list)
-    seen: dict[int, tuple[int, int]] | None = None
+    seen: dict[int, Seen] | None = None
 
 
 def packed_attention(  # the signature is the one that transformers calls
@@ -99,45 +98,52 @@ def packed_attention(  # the signature is the one that transformers calls
                 "model_unsupported", f"this model family needs {name} in attention, which is not supported"
             )
     layer: int = module.layer_idx  # type: ignore[assignment]  # every family's attention module has it
-    output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
     if layout.seen is not None:
-        layout.seen[layer] = (key.shape[1], key.shape[3])
+        layout.seen[layer] = Seen(key.shape[1], key.shape[3], scaling, sliding_window)
+    heads = Heads(*(each[0].transpose(0, 1) for each in (query, key, value)))
+    return attend(layout, layer, heads, scaling, sliding_window)[None], None
+
+
+class Heads(NamedTuple):
+    """Each token's queries (tokens, heads, head_dim), keys and values (tokens, kv_heads, head_dim), in any layout."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    def rows(self, start: int, end: int) -> "Heads":
+        """Of some tokens."""
+        return Heads(self.query[start:end], self.key[start:end], self.value[start:end])
+
+
+def attend(layout: StepLayout, layer: int, heads: Heads, scaling: float, window: int | None) -> Tensor:
+    """Store the new keys and values and attend; gives (tokens, heads, head_dim)."""
+    output = torch.empty(heads.query.shape, dtype=heads.query.dtype)
     for group in layout.groups:
-        output[group.start : group.end] = _decode(group, layer, query, key, value, scaling, sliding_window)
+        _decode(group, layer, heads.rows(group.start, group.end), scaling, window, output[group.start : group.end])
     for span in layout.spans:
-        output[span.start : span.end] = _prefill(span, layer, query, key, value, scaling, sliding_window)
-    return output[None], None
+        output[span.start : span.end] = _prefill(span, layer, heads.rows(span.start, span.end), scaling, window)
+    return output
 
 
-def _decode(
-    group: DecodeGroup, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
-) -> Tensor:
-    count, (start, end) = group.end - group.start, (group.start, group.end)
-    keys, values = group.kv[layer, 0], group.kv[layer, 1]
-    rows = torch.arange(count)
-    keys[rows, :, group.positions] = key[0, :, start:end].transpose(0, 1)
-    values[rows, :, group.positions] = value[0, :, start:end].transpose(0, 1)
-    heads, kv_heads = query.shape[1], key.shape[1]
-    asked = query[0, :, start:end].transpose(0, 1).reshape(count, kv_heads, heads // kv_heads, -1)
-    seen = slice(0, group.longest)
-    mask = group.mask(window, query.dtype)
-    found = scaled_dot_product_attention(asked, keys[:count, :, seen], values[:count, :, seen], mask, scale=scaling)
-    return found.reshape(count, heads, -1)
+def _decode(group: DecodeGroup, layer: int, heads: Heads, scaling: float, window: int | None, output: Tensor) -> None:
+    query, key, value = map(array, heads)
+    cache = array(group.kv[layer])
+    seen = cache.shape[3] if window is None else window
+    store_and_attend(query, key, value, cache, group.positions.numpy(), np.float32(scaling), seen, array(output))
 
 
-def _prefill(
-    span: PromptSpan, layer: int, query: Tensor, key: Tensor, value: Tensor, scaling: float, window: int | None
-) -> Tensor:
-    start, end = span.start, span.end
-    total = span.past + end - start
+def _prefill(span: PromptSpan, layer: int, heads: Heads, scaling: float, window: int | None) -> Tensor:
+    count = span.end - span.start
+    total = span.past + count
     keys, values = span.strip.kv[layer, 0, :, :total], span.strip.kv[layer, 1, :, :total]
-    keys[:, span.past :] = key[0, :, start:end]
-    values[:, span.past :] = value[0, :, start:end]
-    heads, kv_heads = query.shape[1], key.shape[1]
-    shape = (kv_heads, heads // kv_heads)
-    asked = query[0, :, start:end].reshape(*shape, end - start, -1)
+    keys[:, span.past :] = heads.key.transpose(0, 1)
+    values[:, span.past :] = heads.value.transpose(0, 1)
+    kv_heads = heads.key.shape[1]
+    shape = (kv_heads, heads.query.shape[1] // kv_heads)
+    asked = heads.query.transpose(0, 1).reshape(*shape, count, -1)
     many_keys, many_values = keys[:, None].expand(*shape, -1, -1), values[:, None].expand(*shape, -1, -1)
-    mask = span.mask(window, query.dtype)
+    mask = span.mask(window, asked.dtype)
     found = scaled_dot_product_attention(asked, many_keys, many_values, mask, scale=scaling)
     return found.flatten(0, 1).transpose(0, 1)
 

@@ -264,7 +264,7 @@ class Engine:
         while start < len(rows):
             pool = self._scheduler.pools.pools[rows[start].where().capacity]
             lengths = [choice.where().length for choice in rows[start : start + pool.count]]
-            yield DecodeGroup(start, start + pool.count, pool.kv, torch.tensor(lengths), max(lengths) + 1)
+            yield DecodeGroup(start, start + pool.count, pool.kv, torch.tensor(lengths))
             start += pool.count
 
     def _write(self, logits: torch.Tensor, choices: list[Choice]) -> set[int]:

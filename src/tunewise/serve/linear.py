@@ -54,6 +54,11 @@ class Part(nn.Module):
         self._joined = [joined]  # in a list, so that torch does not register one module under several names
         self._index = index
 
+    @property
+    def joined(self) -> PackedLinear:
+        """All of them."""
+        return self._joined[0]
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., tokens, in_features) → (..., tokens, out_features)."""
         return self._joined[0].part(hidden, self._index)

@@ -15,6 +15,7 @@ from tunewise.serve.engine import Engine
 from tunewise.serve.generation import Event, Failed, Finished, Generation, Piece, TokenLogprob, Usage
 from tunewise.serve.network import Network
 from tunewise.serve.scheduler import Limits
+from tunewise.serve.threads import aside
 
 LIMITS = Limits(
     running=32,
@@ -41,7 +42,7 @@ class LocalEngine:
     def __init__(self, directory: Path, dtype: torch.dtype, limits: Limits = LIMITS) -> None:
         self.template = Template.load(directory)
         self._events: queue.SimpleQueue[list[tuple[int, Event]]] = queue.SimpleQueue()
-        network = Network(directory, dtype)
+        network = aside(lambda: Network(directory, dtype))
         self.engine = Engine(network, self.template.decode, self.template.stop_ids, limits, self._events.put)
 
     def __enter__(self) -> "LocalEngine":

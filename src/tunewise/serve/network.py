@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -14,16 +15,22 @@ from transformers.utils.logging import disable_progress_bar
 
 from tunewise.errors import ModelError
 from tunewise.serve import attention
-from tunewise.serve.adapters import BANK_ROWS_MAX, NO_ADAPTER, Adapter, AdapterRows, RowGroups, Segment
-from tunewise.serve.attention import PromptSpan, StepLayout
+from tunewise.serve.adapters import NO_ADAPTER, Adapter, AdapterRows, Bank, Segment
+from tunewise.serve.attention import DecodeGroup, PromptSpan, Seen, StepLayout
 from tunewise.serve.kernels import native_bfloat16
 from tunewise.serve.kv import KvShape, Strip
 from tunewise.serve.linear import PackedLinear, pack
+from tunewise.serve.loops import add_adapters, array
 from tunewise.serve.token_rows import RowAdapters, RowEmbedding, RowHead
+from tunewise.serve.trunk import Trunk, trunk_of
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
-SEPARATE_SEGMENTS = 2  # up to so many adapters, one product each is cheaper than a batched one
+WARM_UP_TOKENS = 16
+PROOF_TOKENS = 48
+PROOF_STRIDE = 7  # from one token id to the next
+PROOF_GAPS = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+"""How far logits of two ways to compute the same may be apart, relative: some times what rounding makes of them."""
 
 
 class Network:
@@ -40,7 +47,7 @@ class Network:
         self._model = _load(directory, dtype)
         self._layers: list[PackedLinear] = pack(self._model, self._rows)
         self._paths = {path for layer in self._layers for path in layer.paths}
-        self._bank: tuple[int, ...] = ()
+        self._bank: list[int] = []
         self._row_adapters = RowAdapters()
         self._embedding, self._head = _with_rows(self._model, self._row_adapters, dtype)
         config = self._model.config.get_text_config()
@@ -48,13 +55,30 @@ class Network:
         self._layer_count: int = config.num_hidden_layers
         self.context_length = _context_length(config)
         self.vocabulary: int = config.vocab_size
-        self.kv_shape = self._probe()
+        seen = self._probe()
+        self.kv_shape = KvShape(self._layer_count, seen[0].kv_heads, seen[0].head_dim, dtype)
+        self._trunk = self._proved_trunk(seen)
+
+    @property
+    def has_trunk(self) -> bool:
+        """Whether the layers are computed by `serve.trunk`, not by the family's own code."""
+        return self._trunk is not None
 
     @torch.inference_mode()
     def forward(self, ids: Tensor, positions: Tensor, layout: StepLayout, picked: Tensor) -> Tensor:
         """`ids`, `positions`: (tokens,); `picked`: (rows,) → float32 logits (rows, vocabulary)."""
         if len(self._row_adapters.tokens):
             self._row_adapters.picked = self._row_adapters.tokens[picked]
+        if self._trunk is None:
+            return self._by_family(ids, positions, layout, picked)
+        return self._by_trunk(self._trunk, ids, positions, layout, picked)
+
+    def _by_trunk(self, trunk: Trunk, ids: Tensor, positions: Tensor, layout: StepLayout, picked: Tensor) -> Tensor:
+        hidden = self._embedding[1](ids[None])[0]
+        logits: Tensor = self._head[1](trunk.forward(hidden, positions, layout, picked)[None])[0]
+        return logits.float()
+
+    def _by_family(self, ids: Tensor, positions: Tensor, layout: StepLayout, picked: Tensor) -> Tensor:
         output = self._model(
             input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=picked, layout=layout
         )
@@ -62,21 +86,18 @@ class Network:
         return logits.float()
 
     def route(self, adapters: Sequence[int], decode_rows: int) -> None:
-        """Say which adapter each row of the next batch uses; the first `decode_rows` may be computed as groups."""
-        self._rows.segments, self._rows.groups = _segments(adapters), None
+        """Say which adapter each row of the next batch uses; the first `decode_rows` are one of each running answer."""
         self._row_adapters.tokens = torch.tensor(adapters, dtype=torch.long)
-        if len(self._rows.segments) <= SEPARATE_SEGMENTS:
-            return
-        used = sorted(set(adapters[:decode_rows]) - {NO_ADAPTER})
-        longest = max((adapters[:decode_rows].count(key) for key in used), default=0)
-        if len(used) < 2 or longest * len(used) > BANK_ROWS_MAX:
-            return
-        self._fill_bank(used)
-        self._rows.groups = _grouped(adapters[:decode_rows], self._bank)
         self._rows.segments = [
             Segment(start + decode_rows, end + decode_rows, key)
             for start, end, key in _segments(adapters[decode_rows:])
         ]
+        used = set(adapters[:decode_rows]) - {NO_ADAPTER}
+        self._rows.slots = np.empty(0, np.int64)
+        if used:
+            self._fill_bank(used)
+            slots = {key: slot for slot, key in enumerate(self._bank)}
+            self._rows.slots = np.array([slots.get(key, NO_ADAPTER) for key in adapters[:decode_rows]])
 
     def put_adapter(self, key: int, adapter: Adapter) -> None:
         """Hold an adapter under `key`.
@@ -100,13 +121,20 @@ class Network:
             layer.lora.drop(key)
         self._embedding[1].bank.drop(key)
         self._head[1].bank.drop(key)
-        if key in self._bank:
-            self._bank = ()
+        self._bank = [NO_ADAPTER if banked == key else banked for banked in self._bank]
 
-    def _fill_bank(self, used: list[int]) -> None:
-        if set(used) <= set(self._bank) and len(self._bank) <= 2 * len(used):
+    def _fill_bank(self, used: set[int]) -> None:
+        """See that the bank holds these; one that is in use stays where it is, and others give way to what is new."""
+        missing = used - set(self._bank)
+        if not missing:
             return
-        self._bank = tuple(used)
+        kept = [key if key in used else NO_ADAPTER for key in self._bank]
+        for key in sorted(missing):
+            if NO_ADAPTER in kept:
+                kept[kept.index(NO_ADAPTER)] = key
+            else:
+                kept.append(key)
+        self._bank = kept
         for layer in self._layers:
             layer.lora.fill(self._bank)
 
@@ -139,24 +167,44 @@ class Network:
                 )
                 raise ModelError("adapter_mismatch", message, param="lora_path")
 
-    def _probe(self) -> KvShape:
-        """Learn the shape of keys by computing one token; families that do not call our attention are refused."""
-        layout = StepLayout(seen={})
-        self.forward(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), layout, torch.tensor([0]))
-        seen, layers = layout.seen or {}, self._layer_count
-        if len(seen) != layers or len(set(seen.values())) != 1:
+    @torch.inference_mode()
+    def _probe(self) -> list[Seen]:
+        """What each layer asks of attention; families that do not call ours, or not always alike, are refused."""
+        layout, one = StepLayout(seen={}), torch.zeros(1, dtype=torch.long)
+        self._by_family(one, one, layout, one)
+        seen = layout.seen or {}
+        if len(seen) != self._layer_count or len({(each.kv_heads, each.head_dim) for each in seen.values()}) != 1:
             message = (
                 f"{type(self._model).__name__}: not every layer is plain attention of one shape; it cannot be hosted"
             )
             raise ModelError("model_unsupported", message)
-        kv_heads, head_dim = seen[0]
-        return KvShape(layers, kv_heads, head_dim, self.dtype)
+        return [seen[layer] for layer in range(self._layer_count)]
+
+    @torch.inference_mode()
+    def _proved_trunk(self, seen: Sequence[Seen]) -> Trunk | None:
+        """The model's trunk in fewer calls, where it has one that answers as the family's own code does."""
+        trunk = trunk_of(self._model, seen)
+        if trunk is None:
+            return None
+        positions = torch.arange(PROOF_TOKENS)
+        ids = positions * PROOF_STRIDE % self.vocabulary
+        strips = [Strip(self.kv_shape, PROOF_TOKENS) for _ in range(2)]
+        layouts = [StepLayout(spans=[PromptSpan(0, PROOF_TOKENS, strip, 0)]) for strip in strips]
+        expected = self._by_family(ids, positions, layouts[0], positions)
+        found = self._by_trunk(trunk, ids, positions, layouts[1], positions)
+        gap = float((found - expected).norm() / expected.norm())
+        return trunk if gap <= PROOF_GAPS[self.dtype] else None
 
     def warm_up(self) -> None:
-        """Compute a short prompt once, so that the first request does not pay for kernel set-up."""
-        strip = Strip(self.kv_shape, 16)
-        ids = torch.zeros(16, dtype=torch.long)
-        self.forward(ids, torch.arange(16), StepLayout(spans=[PromptSpan(0, 16, strip, 0)]), torch.tensor([15]))
+        """Compute a short prompt, then a token after it, so that the first request does not pay for set-up."""
+        strip, one = Strip(self.kv_shape, WARM_UP_TOKENS), torch.zeros(1, dtype=torch.long)
+        ids, positions = torch.zeros(WARM_UP_TOKENS, dtype=torch.long), torch.arange(WARM_UP_TOKENS)
+        self.forward(ids, positions, StepLayout(spans=[PromptSpan(0, WARM_UP_TOKENS, strip, 0)]), positions[-1:])
+        group = DecodeGroup(0, 1, strip.kv[:, :, None], positions[-1:])
+        self.forward(one, positions[-1:], StepLayout(groups=[group]), one)
+        bank = Bank.empty(1, 1, [1], [1], self.dtype)
+        row = torch.zeros(1, 1, dtype=self.dtype)
+        add_adapters(array(row), np.array([NO_ADAPTER]), bank.arrays(), array(row))
 
 
 def best_dtype() -> torch.dtype:
@@ -208,15 +256,3 @@ def _segments(adapters: Sequence[int]) -> list[Segment]:
                 segments.append(Segment(start, row, adapters[start]))
             start = row
     return segments
-
-
-def _grouped(adapters: Sequence[int], bank: Sequence[int]) -> RowGroups:
-    grouped: dict[int, list[int]] = {key: [] for key in bank}
-    for row, key in enumerate(adapters):
-        if key != NO_ADAPTER:
-            grouped[key].append(row)
-    longest = max(len(group) for group in grouped.values())
-    members = [row for group in grouped.values() for row in group]
-    places = [slot * longest + at for slot, group in enumerate(grouped.values()) for at in range(len(group))]
-    rows = [group + [0] * (longest - len(group)) for group in grouped.values()]
-    return RowGroups(torch.tensor(rows), torch.tensor(members), torch.tensor(places))

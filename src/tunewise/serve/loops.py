@@ -1,0 +1,297 @@
+"""What happens between matrix products, as loops that Numba compiles for this machine.
+
+Knows arrays and positions; knows nothing of modules, adapters or requests. torch has each of these only as several
+operations, or for many queries at once; one row's worth of each is shorter than the calls. bfloat16 arrays come as
+uint16, which NumPy has a name for; all arithmetic is in float32 and rounds once, when it is stored (docs/adr/0026).
+Exactness: tests/serve/test_loops.py; speed: benchmarks/generate_vs_vllm.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+
+import numpy as np
+import torch
+from numba import njit, prange, types
+from numba.extending import overload
+from numpy.typing import NDArray
+from torch import Tensor
+
+# All that "fast" means but for the promise that no number is infinite or not a number.
+FAST_MATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+Array: TypeAlias = NDArray[Any]
+"""float32 numbers, or bfloat16's as uint16."""
+Number: TypeAlias = Any
+"""One of them. mypy does not see what Numba infers."""
+
+LOG2_E = np.float32(1.4426950408889634)
+EXPONENT_MIN = np.float32(-126.0)
+Loop = TypeVar("Loop", bound=Callable[..., None])
+
+
+class BankArrays(NamedTuple):
+    """The adapters of one packed layer in use: `down` (slots, in, sum of ranks); `up` (slots, largest rank, out);
+    `gain` and `shift` (slots, out); `ranks` and `sizes` of the joined layers.
+    """
+
+    down: Array
+    up: Array
+    gain: Array
+    shift: Array
+    ranks: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+def _part(function: Loop) -> Loop:
+    """Compiled into the loops that call it."""
+    return cast("Loop", njit(fastmath=FAST_MATH)(function))
+
+
+def _compiled(loop: Loop) -> Loop:
+    """Over rows on all cores; kept on disk for the next process where there is a place for that."""
+    options: dict[str, Any] = {"parallel": True, "nogil": True, "fastmath": FAST_MATH}
+    try:
+        return cast("Loop", njit(cache=True, **options)(loop))
+    except RuntimeError:  # neither the package's directory nor the user's can be written to
+        return cast("Loop", njit(**options)(loop))
+
+
+def array(tensor: Tensor) -> Array:
+    """The same memory as NumPy has it: uint16 for bfloat16."""
+    plain: Array = (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return plain
+
+
+def _widen(number: Number) -> Number:
+    """A stored number as float32."""
+    raise NotImplementedError
+
+
+@overload(_widen, inline="always", strict=False)
+def _widen_compiled(number: Number) -> Callable[..., Number]:
+    if isinstance(number, types.Integer):
+        return lambda number: np.uint32(np.uint32(number) << np.uint32(16)).view(np.float32)
+    return lambda number: number
+
+
+def _put(target: Array, place: int, number: Number) -> None:
+    """Store a float32, rounded to the nearest that `target` holds."""
+    raise NotImplementedError
+
+
+@overload(_put, inline="always", strict=False)
+def _put_compiled(target: Array, place: int, number: Number) -> Callable[..., Number]:
+    if isinstance(target.dtype, types.Integer):
+
+        def rounded(target: Array, place: int, number: Number) -> None:
+            bits = np.float32(number).view(np.uint32)
+            even = np.uint32(bits >> np.uint32(16)) & np.uint32(1)
+            target[place] = np.uint16(np.uint32(bits + np.uint32(np.uint32(0x7FFF) + even)) >> np.uint32(16))
+
+        return rounded
+
+    def plain(target: Array, place: int, number: Number) -> None:
+        target[place] = number
+
+    return plain
+
+
+@njit(inline="always", fastmath=FAST_MATH)
+def _exponential(x: Number) -> Number:
+    """e^x for x ≤ 0, to 1e-7 · (1 + |x| / 2) of it: 2 to an integer, by its bits, times 2 to the rest.
+
+    The polynomial is 2^x on [0, 1), fitted by least squares of the relative error, and 1 at 0.
+    """
+    power = max(x * LOG2_E, EXPONENT_MIN)
+    whole = np.floor(power)
+    rest = power - whole
+    value = np.float32(1.867196592e-3)
+    value = value * rest + np.float32(9.016658568e-3)
+    value = value * rest + np.float32(5.580046783e-2)
+    value = value * rest + np.float32(2.401641478e-1)
+    value = value * rest + np.float32(6.931513633e-1)
+    value = value * rest + np.float32(1.0)
+    return value * np.int32(np.int32(np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@_compiled
+def add_and_norm(hidden: Array, added: Array, weight: Array, epsilon: np.float32, normed: Array) -> None:
+    """`hidden` += `added`, both (rows, width); `normed` = RMSNorm(hidden) · weight (Zhang & Sennrich 2019)."""
+    rows, width = hidden.shape
+    for row in prange(rows):
+        kept, more, out = hidden[row], added[row], normed[row]
+        square = np.float32(0)
+        for at in range(width):
+            _put(kept, at, _widen(kept[at]) + _widen(more[at]))
+        for at in range(width):
+            number = _widen(kept[at])
+            square += number * number
+        scale = np.float32(1) / np.sqrt(square / np.float32(width) + epsilon)
+        for at in range(width):
+            _put(out, at, _widen(kept[at]) * scale)
+        for at in range(width):  # rounded before the weight as well, as the families' own code does it
+            _put(out, at, _widen(out[at]) * _widen(weight[at]))
+
+
+@_compiled
+def gate(both: Array, out: Array) -> None:
+    """SwiGLU: `out` (rows, width) = silu(gate) · up, where `both` (rows, 2 · width) has gates, then ups."""
+    rows, width = out.shape
+    for row in prange(rows):
+        pair, target = both[row], out[row]
+        for at in range(width):
+            number = _widen(pair[at])
+            small = _exponential(-abs(number))
+            share = (np.float32(1) if number >= 0 else small) / (np.float32(1) + small)
+            _put(target, at, number * share * _widen(pair[width + at]))
+
+
+@_compiled
+def rotate(
+    heads: Array,
+    cosines: Array,
+    sines: Array,
+    query_heads: int,
+    rotated_heads: int,
+    norms: Array,
+    epsilon: np.float32,
+) -> None:
+    """Rotary positions (Su et al. 2021), in place, of the first `rotated_heads` of `heads` (rows, heads, width).
+
+    `cosines`, `sines`: (rows, width), float32. `norms` (2, width) are the weights of a norm before it, of the first
+    `query_heads` and of the others; (0, width) where there is none.
+    """
+    rows, _, width = heads.shape
+    half = width // 2
+    for row in prange(rows):
+        turned = np.empty(width, np.float32)
+        cosine, sine = cosines[row], sines[row]
+        for index in range(rotated_heads):
+            head = heads[row, index]
+            for at in range(width):
+                turned[at] = _widen(head[at])
+            if norms.shape[0]:
+                weight = norms[0 if index < query_heads else 1]
+                square = np.float32(0)
+                for at in range(width):
+                    square += turned[at] * turned[at]
+                scale = np.float32(1) / np.sqrt(square / np.float32(width) + epsilon)
+                for at in range(width):
+                    turned[at] = turned[at] * scale * _widen(weight[at])
+            for at in range(half):
+                _put(head, at, turned[at] * cosine[at] - turned[half + at] * sine[at])
+                _put(head, half + at, turned[half + at] * cosine[half + at] + turned[at] * sine[half + at])
+
+
+@_part
+def _soften(scores: Array) -> None:
+    """Softmax of each row, in place."""
+    for row in range(len(scores)):
+        weights = scores[row]
+        highest = weights.max()
+        total = np.float32(0)
+        for place in range(len(weights)):
+            weight = _exponential(weights[place] - highest)
+            weights[place] = weight
+            total += weight
+        share = np.float32(1) / total
+        for place in range(len(weights)):
+            weights[place] *= share
+
+
+@_part
+def _score(asked: Array, keys: Array, scores: Array) -> None:
+    """`scores` (queries, keys) = `asked` (queries, width) · `keys` (keys, width)."""
+    for place in range(len(keys)):
+        key = keys[place]
+        for query in range(len(asked)):
+            score = np.float32(0)
+            for at in range(len(key)):
+                score += asked[query, at] * _widen(key[at])
+            scores[query, place] = score
+
+
+@_part
+def _mix(scores: Array, values: Array, found: Array) -> None:
+    """`found` (queries, width) += `scores` (queries, keys) · `values` (keys, width)."""
+    for place in range(len(values)):
+        value = values[place]
+        for query in range(len(found)):
+            weight = scores[query, place]
+            for at in range(len(value)):
+                found[query, at] += weight * _widen(value[at])
+
+
+@_compiled
+def store_and_attend(
+    query: Array,
+    key: Array,
+    value: Array,
+    cache: Array,
+    positions: NDArray[np.int64],
+    scale: np.float32,
+    window: int,
+    out: Array,
+) -> None:
+    """One new token of each sequence: keep its key and value, and attend to those of its sequence.
+
+    `query`, `out`: (n, heads, width); `key`, `value`: (n, kv_heads, width); `cache`: keys, then values, as
+    (2, slots, kv_heads, capacity, width), slot by row; `positions`: (n,); `window`: how many keys are seen, the own one
+    among them. A group of query heads reads its keys once.
+    """
+    count, heads, width = query.shape
+    kv_heads = key.shape[1]
+    group = heads // kv_heads
+    for item in prange(count * kv_heads):
+        row, head = item // kv_heads, item % kv_heads
+        end = positions[row] + 1
+        start = max(end - window, 0)
+        keys, values = cache[0, row, head], cache[1, row, head]
+        keys[end - 1] = key[row, head]
+        values[end - 1] = value[row, head]
+        asked = np.empty((group, width), np.float32)
+        for one in range(group):
+            for at in range(width):
+                asked[one, at] = _widen(query[row, head * group + one, at]) * scale
+        scores = np.empty((group, end - start), np.float32)
+        _score(asked, keys[start:end], scores)
+        _soften(scores)
+        found = np.zeros((group, width), np.float32)
+        _mix(scores, values[start:end], found)
+        for one in range(group):
+            for at in range(width):
+                _put(out[row, head * group + one], at, found[one, at])
+
+
+@_compiled
+def add_adapters(hidden: Array, slots: NDArray[np.int64], bank: BankArrays, out: Array) -> None:
+    """Each row's adapter beside the frozen layer's output: `out` = `out` · gain + shift + hidden · down · up.
+
+    `hidden`: (rows, in); `slots`: (n,), the first n rows' places in the bank, -1 for none; `out`: (rows, out).
+    """
+    down, up, gain, shift, ranks, sizes = bank
+    for row in prange(len(slots)):
+        slot = slots[row]
+        if slot < 0:
+            continue
+        given, target, to_low, to_out = hidden[row], out[row], down[slot], up[slot]
+        low = np.zeros(down.shape[2], np.float32)
+        for at in range(len(given)):
+            number = _widen(given[at])
+            weights = to_low[at]
+            for rank in range(len(low)):
+                low[rank] += number * _widen(weights[rank])
+        added = np.empty(out.shape[1], np.float32)
+        for at in range(len(added)):
+            added[at] = _widen(target[at]) * _widen(gain[slot, at]) + _widen(shift[slot, at])
+        first_rank, first = 0, 0
+        for part in range(len(sizes)):
+            columns = added[first : first + sizes[part]]
+            for rank in range(ranks[part]):
+                number = low[first_rank + rank]
+                weights = to_out[rank, first : first + sizes[part]]
+                for at in range(len(columns)):
+                    columns[at] += number * _widen(weights[at])
+            first_rank += ranks[part]
+            first += sizes[part]
+        for at in range(len(added)):
+            _put(target, at, added[at])
