@@ -62,9 +62,10 @@ def test_rows_get_their_own_adapter_from_the_bank_and_in_segments() -> None:
             joined.lora.put(key, pair_by_path)
         for bank in ([3, 5], [5, 3], [NO_ADAPTER, 5, 3], [3, 5, NO_ADAPTER]):
             joined.lora.fill(bank)
-            slots = [bank.index(owner) if owner in pairs else NO_ADAPTER for owner in owners[:5]]
-            rows.slots, rows.segments = np.array(slots), [Segment(5, 7, 3)]
+            single = [row for row in range(5) if owners[row] in pairs]
+            rows.single, rows.slots = np.array(single), np.array([bank.index(owners[row]) for row in single])
+            rows.segments = [Segment(5, 7, 3)]
             assert torch.allclose(joined(hidden)[0], expected, atol=1e-4)
-        rows.slots = np.empty(0, np.int64)
+        rows.single = np.empty(0, np.int64)
         rows.segments = [Segment(0, 1, 5), Segment(2, 3, 3), Segment(3, 5, 5), Segment(5, 7, 3)]
         assert torch.allclose(joined(hidden)[0], expected, atol=1e-4)

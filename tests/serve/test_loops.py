@@ -107,21 +107,19 @@ def test_attention_over_scores_far_apart_is_the_highest_ones_value(kind: Format)
     assert torch.equal(out, torch.full_like(out, 7.0))
 
 
-def test_each_row_gets_its_own_adapter_and_rows_beyond_are_left_alone(kind: Format) -> None:
+def test_each_row_gets_its_own_adapter_and_others_are_left_alone(kind: Format) -> None:
     hidden, out = drawn(kind, 6, 24), drawn(kind, 6, 20, seed=1)
-    down, up = drawn(kind, 3, 24, 5, seed=2), drawn(kind, 3, 3, 20, seed=3)
+    down, up = drawn(kind, 3, 12, 24, seed=2), drawn(kind, 3, 8, 20, seed=3)
     gain, shift = drawn(kind, 3, 20, seed=4), drawn(kind, 3, 20, seed=5)
-    up[:, 2:, :12] = 0  # the first layer's rank is 2
-    slots = np.array([2, -1, 0, 0, 1])
-    expected = out.float()
-    for row, slot in enumerate(slots.tolist()):
-        if slot >= 0:
-            low = hidden[row].float() @ down[slot].float()
-            expected[row] = expected[row] * gain[slot].float() + shift[slot].float()
-            expected[row, :12] += low[:2] @ up[slot, :2, :12].float()
-            expected[row, 12:] += low[2:] @ up[slot, :, 12:].float()
-    bank = BankArrays(array(down), array(up), array(gain), array(shift), np.array([2, 3]), np.array([12, 8]))
-    loops.add_adapters(array(hidden), slots, bank, array(out))
+    rows, slots = np.array([2, 3, 0, 5]), np.array([0, 0, 2, 1])
+    expected = out.float().clone()
+    for row, slot in zip(rows.tolist(), slots.tolist(), strict=True):
+        low = down[slot].float() @ hidden[row].float()
+        expected[row] = expected[row] * gain[slot].float() + shift[slot].float()
+        expected[row, :12] += low[:4] @ up[slot, :4, :12].float()  # the first layer's rank is 4, the second's 8
+        expected[row, 12:] += low[4:] @ up[slot, :, 12:].float()
+    bank = BankArrays(array(down), array(up), array(gain), array(shift), np.array([4, 8]), np.array([12, 8]))
+    loops.add_adapters(array(hidden), rows, slots, bank, array(out))
     near(out, expected, kind._replace(absolute=1e-4))
 
 
@@ -130,13 +128,13 @@ def test_numbers_are_rounded_to_the_nearest_and_ties_to_even(kind: Format, numbe
     hidden = torch.tensor([[number]]).to(kind.dtype)
     gain: dict[str, Any] = {"dtype": kind.dtype}
     bank = BankArrays(
-        array(torch.ones(1, 1, 1, **gain)),
-        array(torch.full((1, 1, 1), 0.5, **gain)),
+        array(torch.full((1, 4, 1), 0.25, **gain)),
+        array(torch.full((1, 4, 1), 0.5, **gain)),
         array(torch.ones(1, 1, **gain)),
         array(torch.zeros(1, 1, **gain)),
-        np.array([1]),
+        np.array([4]),
         np.array([1]),
     )
     out = hidden.clone()
-    loops.add_adapters(array(hidden), np.array([0]), bank, array(out))
-    assert torch.equal(out, (hidden.float() * 1.5).to(kind.dtype))
+    loops.add_adapters(array(hidden), np.array([0]), np.array([0]), bank, array(out))
+    torch.testing.assert_close(out, (hidden.float() * 1.5).to(kind.dtype), rtol=0.0, atol=1e-44)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tunewise.errors import ModelError
 from tunewise.modeling.dora import row_norms
-from tunewise.serve.loops import BankArrays, add_adapters, array
+from tunewise.serve.loops import RANKS_AT_ONCE, BankArrays, add_adapters, array
 from tunewise.serve.token_rows import TokenRows
 
 CONFIG_FILE = "adapter_config.json"
@@ -88,10 +88,11 @@ class Segment(NamedTuple):
 class AdapterRows:
     """Which rows of the current batch belong to which adapter; set before each forward pass.
 
-    The first rows, one of each running answer, have their `slots` in the bank, -1 where there is no adapter; rows of
-    prompts are `segments`, computed one by one.
+    `single` rows, one of each running answer, have their `slots` in the bank and are sorted by them, so that a core
+    reads few adapters; rows of prompts are `segments`, computed one by one.
     """
 
+    single: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     slots: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     segments: list[Segment] = field(default_factory=list)
 
@@ -125,7 +126,7 @@ class Held(NamedTuple):
 class Bank(NamedTuple):
     """The adapters of one packed layer that rows of the current batch use, padded to the largest ranks with zeros.
 
-    `down`: (slots, in, sum of ranks); `up`: (slots, largest rank, out), since each column belongs to one of the joined
+    `down`: (slots, sum of ranks, in); `up`: (slots, largest rank, out), since each column belongs to one of the joined
     layers; `gain`, `shift`: (slots, out); `ranks`, `sizes`: of the joined layers.
     """
 
@@ -139,9 +140,9 @@ class Bank(NamedTuple):
     @classmethod
     def empty(cls, slots: int, width: int, sizes: Sequence[int], ranks: Sequence[int], dtype: torch.dtype) -> "Bank":
         """Room for so many adapters."""
-        out = sum(sizes)
+        out, ranks = sum(sizes), [-(-rank // RANKS_AT_ONCE) * RANKS_AT_ONCE for rank in ranks]
         return cls(
-            torch.zeros(slots, width, sum(ranks), dtype=dtype),
+            torch.zeros(slots, sum(ranks), width, dtype=dtype),
             torch.zeros(slots, max(ranks), out, dtype=dtype),
             torch.ones(slots, out, dtype=dtype),
             torch.zeros(slots, out, dtype=dtype),
@@ -158,7 +159,7 @@ class Bank(NamedTuple):
         for up in own.ups:
             rank = up.weight.shape[0]
             start = int(self.ranks[: up.part].sum())
-            self.down[slot, :, start : start + rank] = own.down[:, up.ranks]
+            self.down[slot, start : start + rank] = own.down[:, up.ranks].T
             self.up[slot, :rank, up.columns] = up.weight
         if own.gain is not None and own.shift is not None:
             self.gain[slot], self.shift[slot] = own.gain, own.shift
@@ -253,8 +254,8 @@ class LoraBank:
         if not self._own:
             return
         flat_in, flat_out = hidden.view(-1, hidden.shape[-1]), output.view(-1, output.shape[-1])
-        if len(rows.slots) and self._bank.down.shape[-1]:
-            add_adapters(array(flat_in), rows.slots, self._bank.arrays(), array(flat_out))
+        if len(rows.single) and self._bank.down.shape[1]:
+            add_adapters(array(flat_in), rows.single, rows.slots, self._bank.arrays(), array(flat_out))
         for start, end, key in rows.segments:
             if (own := self._own.get(key)) is not None:
                 if own.gain is not None and own.shift is not None:

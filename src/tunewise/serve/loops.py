@@ -24,13 +24,14 @@ Number: TypeAlias = Any
 """One of them. mypy does not see what Numba infers."""
 
 LOG2_E = np.float32(1.4426950408889634)
+RANKS_AT_ONCE = 4  # a sum that is in memory is read and written once for so many terms
 EXPONENT_MIN = np.float32(-126.0)
 Loop = TypeVar("Loop", bound=Callable[..., None])
 
 
 class BankArrays(NamedTuple):
-    """The adapters of one packed layer in use: `down` (slots, in, sum of ranks); `up` (slots, largest rank, out);
-    `gain` and `shift` (slots, out); `ranks` and `sizes` of the joined layers.
+    """The adapters of one packed layer in use: `down` (slots, sum of ranks, in); `up` (slots, largest rank, out);
+    `gain` and `shift` (slots, out); `ranks`, multiples of `RANKS_AT_ONCE`, and `sizes` of the joined layers.
     """
 
     down: Array
@@ -262,36 +263,49 @@ def store_and_attend(
                 _put(out[row, head * group + one], at, found[one, at])
 
 
+@_part
+def _raise(columns: Array, low: Array, up: Array, start: int) -> None:
+    """`columns` (width,) += `low` (ranks,) · `up` (ranks or more, out), of which the columns from `start` on."""
+    end = start + len(columns)
+    for rank in range(0, len(low), RANKS_AT_ONCE):
+        one, two, three, four = low[rank], low[rank + 1], low[rank + 2], low[rank + 3]
+        first, second = up[rank, start:end], up[rank + 1, start:end]
+        third, fourth = up[rank + 2, start:end], up[rank + 3, start:end]
+        for at in range(len(columns)):
+            pair = one * _widen(first[at]) + two * _widen(second[at])
+            columns[at] += pair + (three * _widen(third[at]) + four * _widen(fourth[at]))
+
+
 @_compiled
-def add_adapters(hidden: Array, slots: NDArray[np.int64], bank: BankArrays, out: Array) -> None:
+def add_adapters(
+    hidden: Array, rows: NDArray[np.int64], slots: NDArray[np.int64], bank: BankArrays, out: Array
+) -> None:
     """Each row's adapter beside the frozen layer's output: `out` = `out` · gain + shift + hidden · down · up.
 
-    `hidden`: (rows, in); `slots`: (n,), the first n rows' places in the bank, -1 for none; `out`: (rows, out).
+    `hidden`: (tokens, in); `rows`: (n,), of `hidden` and `out`, best in the order of their `slots` (n,), which are places
+    in the bank; `out`: (tokens, out).
     """
     down, up, gain, shift, ranks, sizes = bank
-    for row in prange(len(slots)):
-        slot = slots[row]
-        if slot < 0:
-            continue
-        given, target, to_low, to_out = hidden[row], out[row], down[slot], up[slot]
-        low = np.zeros(down.shape[2], np.float32)
+    for place in prange(len(rows)):
+        row, slot = rows[place], slots[place]
+        given, target = np.empty(hidden.shape[1], np.float32), out[row]
         for at in range(len(given)):
-            number = _widen(given[at])
-            weights = to_low[at]
-            for rank in range(len(low)):
-                low[rank] += number * _widen(weights[rank])
+            given[at] = _widen(hidden[row, at])
+        low = np.empty(down.shape[1], np.float32)
+        for rank in range(len(low)):
+            weights = down[slot, rank]
+            total = np.float32(0)
+            for at in range(len(given)):
+                total += given[at] * _widen(weights[at])
+            low[rank] = total
         added = np.empty(out.shape[1], np.float32)
         for at in range(len(added)):
             added[at] = _widen(target[at]) * _widen(gain[slot, at]) + _widen(shift[slot, at])
-        first_rank, first = 0, 0
+        rank, first = 0, 0
         for part in range(len(sizes)):
-            columns = added[first : first + sizes[part]]
-            for rank in range(ranks[part]):
-                number = low[first_rank + rank]
-                weights = to_out[rank, first : first + sizes[part]]
-                for at in range(len(columns)):
-                    columns[at] += number * _widen(weights[at])
-            first_rank += ranks[part]
-            first += sizes[part]
+            last = first + sizes[part]
+            _raise(added[first:last], low[rank : rank + ranks[part]], up[slot], first)
+            rank += ranks[part]
+            first = last
         for at in range(len(added)):
             _put(target, at, added[at])

@@ -93,11 +93,11 @@ class Network:
             for start, end, key in _segments(adapters[decode_rows:])
         ]
         used = set(adapters[:decode_rows]) - {NO_ADAPTER}
-        self._rows.slots = np.empty(0, np.int64)
         if used:
             self._fill_bank(used)
-            slots = {key: slot for slot, key in enumerate(self._bank)}
-            self._rows.slots = np.array([slots.get(key, NO_ADAPTER) for key in adapters[:decode_rows]])
+        slots = {key: slot for slot, key in enumerate(self._bank)}
+        single = sorted((slots[key], row) for row, key in enumerate(adapters[:decode_rows]) if key in used)
+        self._rows.slots, self._rows.single = np.array(single, np.int64).reshape(-1, 2).T.copy()
 
     def put_adapter(self, key: int, adapter: Adapter) -> None:
         """Hold an adapter under `key`.
@@ -204,7 +204,7 @@ class Network:
         self.forward(one, positions[-1:], StepLayout(groups=[group]), one)
         bank = Bank.empty(1, 1, [1], [1], self.dtype)
         row = torch.zeros(1, 1, dtype=self.dtype)
-        add_adapters(array(row), np.array([NO_ADAPTER]), bank.arrays(), array(row))
+        add_adapters(array(row), np.array([0]), np.array([0]), bank.arrays(), array(row))
 
 
 def best_dtype() -> torch.dtype:
