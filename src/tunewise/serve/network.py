@@ -124,17 +124,17 @@ class Network:
         self._bank = [NO_ADAPTER if banked == key else banked for banked in self._bank]
 
     def _fill_bank(self, used: set[int]) -> None:
-        """See that the bank holds these; one that is in use stays where it is, and others give way to what is new."""
-        missing = used - set(self._bank)
+        """See that the bank holds these; what is new takes places of others that are not in use, or more places."""
+        missing = sorted(used - set(self._bank))
         if not missing:
             return
-        kept = [key if key in used else NO_ADAPTER for key in self._bank]
-        for key in sorted(missing):
-            if NO_ADAPTER in kept:
-                kept[kept.index(NO_ADAPTER)] = key
-            else:
-                kept.append(key)
-        self._bank = kept
+        free = [slot for slot, key in enumerate(self._bank) if key not in used]
+        if len(free) < len(missing):
+            more = max(len(missing) - len(free), len(self._bank))
+            free += range(len(self._bank), len(self._bank) + more)
+            self._bank += [NO_ADAPTER] * more
+        for slot, key in zip(free, missing, strict=False):
+            self._bank[slot] = key
         for layer in self._layers:
             layer.lora.fill(self._bank)
 
