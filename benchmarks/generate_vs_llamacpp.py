@@ -96,9 +96,7 @@ async def _measure_ours(
             await server.stop()
 
 
-def _measure(
-    up: Side, rows: list[Conversation], all_concurrent: list[int], concurrent: int, figures: Figures
-) -> None:
+def _measure(up: Side, rows: list[Conversation], all_concurrent: list[int], concurrent: int, figures: Figures) -> None:
     client: AsyncOpenAI = client_of(up.base_url)
     answer_all(client, [up.model], rows[:WARM_UP], NEW_TOKENS, WARM_UP)
     start = WARM_UP + all_concurrent.index(concurrent) * PROMPTS
@@ -136,7 +134,13 @@ def _q8(model: str, directory: Path) -> Path:
     base = find(model, get_settings())
     nothing = dict.fromkeys(("hub_id", "licence", "spec", "result", "verdict"))
     spec = ExportSpec(
-        title=model, source=base.path, kind="model", base=base, target="gguf", quantisation="q8_0", output=directory,
+        title=model,
+        source=base.path,
+        kind="model",
+        base=base,
+        target="gguf",
+        quantisation="q8_0",
+        output=directory,
         **nothing,
     )
     file = directory / f"{model}.q8_0.gguf"

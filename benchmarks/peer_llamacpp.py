@@ -1,6 +1,6 @@
 """llama.cpp's own HTTP server for one GGUF file, through `xllamacpp`; prints its address, and ends with its input.
 
-    python benchmarks/peer_llamacpp.py FILE.gguf --slots 32 --context 512
+python benchmarks/peer_llamacpp.py FILE.gguf --slots 32 --context 512
 """
 
 import argparse

@@ -21,6 +21,7 @@ from tunewise.contracts.run import LoraSpec
 from tunewise.errors import ModelError
 from tunewise.modeling.autograd import Context, call
 from tunewise.modeling.dora import row_norms, row_squares
+from tunewise.modeling.gates import use_fast_gates
 from tunewise.modeling.layers import first_trained_layer, layers_of, linear_names
 from tunewise.modeling.norms import use_fast_norms
 from tunewise.modeling.token_rows import peft_option, use_rows_in_place
@@ -94,6 +95,7 @@ def add_adapter(
         ) from error
     _use_fast_forward(adapted)
     use_fast_norms(adapted)
+    use_fast_gates(adapted)
     use_rows_in_place(adapted)
     return adapted
 

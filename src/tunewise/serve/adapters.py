@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tunewise.errors import ModelError
 from tunewise.modeling.dora import row_norms
-from tunewise.serve.loops import RANKS_AT_ONCE, BankArrays, add_adapters, array
+from tunewise.modeling.loops import RANKS_AT_ONCE, BankArrays, add_adapters, array
 from tunewise.serve.token_rows import TokenRows
 
 CONFIG_FILE = "adapter_config.json"

@@ -16,8 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from tunewise.errors import ModelError
+from tunewise.modeling.loops import array, store_and_attend
 from tunewise.serve.kv import Strip
-from tunewise.serve.loops import array, store_and_attend
 
 NAME = "tunewise_serving"
 REFUSED = ("softcap", "s_aux", "position_bias")  # options of some families that change the result

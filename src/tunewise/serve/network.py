@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from tunewise.errors import ModelError
+from tunewise.modeling.loops import add_adapters, array
 from tunewise.serve import attention
 from tunewise.serve.adapters import NO_ADAPTER, Adapter, AdapterRows, Bank, Segment
 from tunewise.serve.attention import DecodeGroup, PromptSpan, Seen, StepLayout
 from tunewise.serve.kernels import native_bfloat16
 from tunewise.serve.kv import KvShape, Strip
 from tunewise.serve.linear import PackedLinear, pack
-from tunewise.serve.loops import add_adapters, array
 from tunewise.serve.token_rows import RowAdapters, RowEmbedding, RowHead
 from tunewise.serve.trunk import Trunk, trunk_of
 

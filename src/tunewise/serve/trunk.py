@@ -2,7 +2,8 @@
 
 Llama, Mistral, Qwen 2 and 3 and SmolLM have it. Knows the modules' names and the order of their work; a model is
 computed here only where its modules are named so, and `Network` then holds the result against the family's own code
-before it is used. Between the matrix products are `serve.loops`, where transformers' code calls some twenty operations.
+before it is used. Between the matrix products are `modeling.loops`, where transformers' code calls some twenty
+operations.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tunewise.serve import loops
+from tunewise.modeling import loops
+from tunewise.modeling.loops import Array, array
 from tunewise.serve.attention import Heads, Seen, StepLayout, attend
 from tunewise.serve.linear import PackedLinear, Part
-from tunewise.serve.loops import Array, array
 
 Module: TypeAlias = Any
 """A module whose parts are known by name, which torch's types do not tell."""
@@ -74,7 +75,7 @@ class Trunk:
             attended = attend(layout, index, parts, layer.seen.scaling, layer.seen.window)
             added = layer.out(attended.flatten(1))
             _add_and_norm(hidden, added, layer.before_mlp, normed)
-            loops.gate(array(layer.gate_up(normed)), array(gated))
+            loops.gate_joined(array(layer.gate_up(normed)), array(gated))
             added = layer.down(gated)
         hidden, added = hidden[picked], added[picked]
         _add_and_norm(hidden, added, self._last, normed := torch.empty_like(hidden))

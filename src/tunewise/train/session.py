@@ -23,6 +23,7 @@ from tunewise.contracts.run import (
 )
 from tunewise.data.template import Template
 from tunewise.errors import TrainingError
+from tunewise.modeling.loops import use_threads
 from tunewise.modeling.memory import (
     BYTES_BESIDE_A_TRAINED_WEIGHT,
     keep_within_memory,
@@ -126,7 +127,9 @@ def open_session(directory: Path, spec: TrainSpec, world: World = ALONE) -> Sess
     require_installed(spec.trackers)
     world = replace(world, in_step=world.size > 1 and spec.sharding == "fsdp")
     cores = min(usable_cores(), spec.threads or usable_cores())
-    torch.set_num_threads(max(1, cores // world.size))
+    threads = max(1, cores // world.size)
+    torch.set_num_threads(threads)
+    use_threads(threads)
     template = Template.load(_existing(spec.base_model))
     load = partial(load_rows, template=template, objective=spec.objective, max_tokens=spec.max_tokens)
     train = load(spec.train_file, overlong=spec.overlong)

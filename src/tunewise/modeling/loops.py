@@ -3,7 +3,7 @@
 Knows arrays and positions; knows nothing of modules, adapters or requests. torch has each of these only as several
 operations, or for many queries at once; one row's worth of each is shorter than the calls. bfloat16 arrays come as
 uint16, which NumPy has a name for; all arithmetic is in float32 and rounds once, when it is stored (docs/adr/0026).
-Exactness: tests/serve/test_loops.py; speed: benchmarks/generate_vs_vllm.py.
+Exactness: tests/modeling/test_loops.py; speed: benchmarks/generate_vs_vllm.py, benchmarks/train_roofline.py.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
-from numba import njit, prange, types
+from numba import config, njit, prange, set_num_threads, types
 from numba.extending import overload
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +26,7 @@ Number: TypeAlias = Any
 LOG2_E = np.float32(1.4426950408889634)
 RANKS_AT_ONCE = 4  # a sum that is in memory is read and written once for so many terms
 EXPONENT_MIN = np.float32(-126.0)
+Function = TypeVar("Function", bound=Callable[..., Any])
 Loop = TypeVar("Loop", bound=Callable[..., None])
 
 
@@ -42,9 +43,9 @@ class BankArrays(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-def _part(function: Loop) -> Loop:
+def _part(function: Function) -> Function:
     """Compiled into the loops that call it."""
-    return cast("Loop", njit(fastmath=FAST_MATH)(function))
+    return cast("Function", njit(fastmath=FAST_MATH)(function))
 
 
 def _compiled(loop: Loop) -> Loop:
@@ -54,6 +55,11 @@ def _compiled(loop: Loop) -> Loop:
         return cast("Loop", njit(cache=True, **options)(loop))
     except RuntimeError:  # neither the package's directory nor the user's can be written to
         return cast("Loop", njit(**options)(loop))
+
+
+def use_threads(count: int) -> None:
+    """Compute loops that this thread calls on so many cores, as far as the machine has them."""
+    set_num_threads(min(count, config.NUMBA_NUM_THREADS))
 
 
 def array(tensor: Tensor) -> Array:
@@ -96,7 +102,7 @@ def _put_compiled(target: Array, place: int, number: Number) -> Callable[..., Nu
     return plain
 
 
-@njit(inline="always", fastmath=FAST_MATH)
+@_part
 def _exponential(x: Number) -> Number:
     """e^x for x ≤ 0, to 1e-7 · (1 + |x| / 2) of it: 2 to an integer, by its bits, times 2 to the rest.
 
@@ -133,17 +139,75 @@ def add_and_norm(hidden: Array, added: Array, weight: Array, epsilon: np.float32
             _put(out, at, _widen(out[at]) * _widen(weight[at]))
 
 
+@_part
+def _sigmoid(number: Number) -> Number:
+    small = _exponential(-abs(number))
+    return (np.float32(1) if number >= 0 else small) / (np.float32(1) + small)
+
+
+@_part
+def _gate_row(gates: Array, ups: Array, out: Array) -> None:
+    for at in range(len(out)):
+        number = _widen(gates[at])
+        _put(out, at, number * _sigmoid(number) * _widen(ups[at]))
+
+
 @_compiled
-def gate(both: Array, out: Array) -> None:
+def gate_joined(both: Array, out: Array) -> None:
     """SwiGLU: `out` (rows, width) = silu(gate) · up, where `both` (rows, 2 · width) has gates, then ups."""
     rows, width = out.shape
     for row in prange(rows):
-        pair, target = both[row], out[row]
-        for at in range(width):
-            number = _widen(pair[at])
-            small = _exponential(-abs(number))
-            share = (np.float32(1) if number >= 0 else small) / (np.float32(1) + small)
-            _put(target, at, number * share * _widen(pair[width + at]))
+        _gate_row(both[row, :width], both[row, width:], out[row])
+
+
+@_compiled
+def gate(gates: Array, ups: Array, out: Array) -> None:
+    """SwiGLU (Shazeer 2020, arXiv:2002.05202): `out` = silu(`gates`) · `ups`; all (rows, width)."""
+    for row in prange(len(out)):
+        _gate_row(gates[row], ups[row], out[row])
+
+
+@_compiled
+def gate_backward(gates: Array, ups: Array, upstream: Array, to_gates: Array, to_ups: Array) -> None:
+    """The gradients of `gate`'s two inputs; all (rows, width)."""
+    for row in prange(len(gates)):
+        from_above, to_gate, to_up = upstream[row], to_gates[row], to_ups[row]
+        for at in range(len(from_above)):
+            number, above = _widen(gates[row, at]), _widen(from_above[at])
+            share = _sigmoid(number)
+            _put(to_up, at, above * number * share)
+            slope = share * (np.float32(1) + number * (np.float32(1) - share))
+            _put(to_gate, at, above * _widen(ups[row, at]) * slope)
+
+
+@_compiled
+def norm(x: Array, gain: Array, epsilon: np.float32, factors: Array, out: Array) -> None:
+    """RMSNorm, rounded once: `out` = `x` · factor · `gain`. `x`, `out`: (rows, width); `gain`: (width,) and `factors`,
+    which are kept for the way back: (rows,), both float32.
+    """
+    for row in prange(len(x)):
+        given, normed = x[row], out[row]
+        square = np.float32(0)
+        for at in range(len(given)):
+            number = _widen(given[at])
+            square += number * number
+        factor = np.float32(1) / np.sqrt(square / np.float32(len(given)) + epsilon)
+        factors[row] = factor
+        for at in range(len(given)):
+            _put(normed, at, _widen(given[at]) * factor * gain[at])
+
+
+@_compiled
+def norm_backward(x: Array, gain: Array, factors: Array, upstream: Array, to_x: Array) -> None:
+    """The gradient of `norm`'s input; shapes as there."""
+    for row in prange(len(x)):
+        given, from_above, out = x[row], upstream[row], to_x[row]
+        along, factor = np.float32(0), factors[row]
+        for at in range(len(given)):
+            along += _widen(from_above[at]) * gain[at] * _widen(given[at])
+        along *= -factor * factor / np.float32(len(given))
+        for at in range(len(given)):
+            _put(out, at, (_widen(from_above[at]) * gain[at] + _widen(given[at]) * along) * factor)
 
 
 @_compiled
@@ -282,8 +346,8 @@ def add_adapters(
 ) -> None:
     """Each row's adapter beside the frozen layer's output: `out` = `out` · gain + shift + hidden · down · up.
 
-    `hidden`: (tokens, in); `rows`: (n,), of `hidden` and `out`, best in the order of their `slots` (n,), which are places
-    in the bank; `out`: (tokens, out).
+    `hidden`: (tokens, in); `rows`: (n,), of `hidden` and `out`, best in the order of their `slots` (n,), which are
+    places in the bank; `out`: (tokens, out).
     """
     down, up, gain, shift, ranks, sizes = bank
     for place in prange(len(rows)):

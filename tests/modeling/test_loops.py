@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 
-from tunewise.serve import loops
-from tunewise.serve.loops import BankArrays, array
+from tunewise.modeling import loops
+from tunewise.modeling.loops import BankArrays, array
 
 ROWS = [1, 2, 5, 33]
 WIDTHS = [1, 7, 16, 66]
@@ -53,9 +53,12 @@ def test_adding_and_norming(kind: Format, rows: int, width: int) -> None:
 def test_gates(kind: Format, rows: int, width: int) -> None:
     both, out = 20 * drawn(kind, rows, 2 * width), torch.empty(rows, width, dtype=kind.dtype)
     both[0, 0], both[-1, width - 1] = 300.0, -300.0  # where an exponential would be infinite, or nothing
-    loops.gate(array(both), array(out))
-    gates, ups = both.float().chunk(2, dim=1)
-    near(out, silu(gates) * ups, kind)
+    loops.gate_joined(array(both), array(out))
+    gates, ups = both.chunk(2, dim=1)
+    near(out, silu(gates.float()) * ups.float(), kind)
+    apart = torch.empty_like(out)
+    loops.gate(array(gates.contiguous()), array(ups.contiguous()), array(apart))
+    assert torch.equal(apart, out)
 
 
 @pytest.mark.parametrize("has_norms", [False, True])
@@ -138,3 +141,17 @@ def test_numbers_are_rounded_to_the_nearest_and_ties_to_even(kind: Format, numbe
     out = hidden.clone()
     loops.add_adapters(array(hidden), np.array([0]), np.array([0]), bank, array(out))
     torch.testing.assert_close(out, (hidden.float() * 1.5).to(kind.dtype), rtol=0.0, atol=1e-44)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_norm_rounds_once_and_its_gradient_is_autograds(kind: Format, rows: int, width: int) -> None:
+    x, upstream, gain = drawn(kind, rows, width), drawn(kind, rows, width, seed=1), torch.rand(width) + 0.5
+    out, to_x, factors = torch.empty_like(x), torch.empty_like(x), torch.empty(rows)
+    loops.norm(array(x), array(gain), EPSILON, array(factors), array(out))
+    loops.norm_backward(array(x), array(gain), array(factors), array(upstream), array(to_x))
+    own = x.float().requires_grad_()
+    expected = rms_norm(own, (width,), gain, eps=float(EPSILON))
+    near(out, expected.detach(), kind)
+    (gradient,) = torch.autograd.grad(expected, own, upstream.float())
+    near(to_x, gradient, kind._replace(absolute=1e-5 * float(gradient.abs().max() + 1)))
