@@ -1,6 +1,6 @@
 """What the hosting engine does with many adapters, with common beginnings of prompts, and by how weights are stored.
 
-    python benchmarks/hosting_engine.py adapters|prefix|weights --rows FILE.jsonl [--model DIR] [--repeat 3]
+    python benchmarks/hosting_engine.py adapters|prefix|weights|roofline --rows FILE.jsonl [--model DIR] [--repeat 3]
 
 In one process, without HTTP, on a file of chat rows whose last message is the answer; 64 new tokens for each of 64
 prompts, past any end token, 32 at once; sides in turns, `--repeat` times, medians.
@@ -11,9 +11,11 @@ prompts, past any end token, 32 at once; sides in turns, `--repeat` times, media
 * `prefix`: prompts with as many rows before them as fill 800 tokens, the same for all, and 16 new tokens; with the
   cache of beginnings and without. Goal: 4 times.
 * `weights`: the model as it is, whose weights float16 holds, and the same with weights that it does not hold (each a
-  hair larger), so that they stay float32: at 1, 8 and 32 requests at once.
+  hair larger), so that they stay float32: at 1, 8 and 32 requests at once, in float32.
+* `roofline`: a step of 1, 8 and 32 running answers, against the time in which the model's weights are read once at the
+  speed at which this machine adds up a large tensor.
 
-The last line is one JSON object.
+All but `weights` compute in the number format that a server would choose. The last line is one JSON object.
 """
 
 import argparse
@@ -41,21 +43,24 @@ from tunewise.data.formats import read_examples
 from tunewise.data.template import Template
 from tunewise.serve.generation import Generation, Sampling
 from tunewise.serve.local import LIMITS, LocalEngine
+from tunewise.serve.network import best_dtype
 from tunewise.settings import get_settings
 
 PROMPTS, NEW_TOKENS, CONCURRENT = 64, 64, 32
 PREFIX_TOKENS, PREFIX_NEW_TOKENS = 800, 16
 IN_USE = 8
+ROOFLINE_PROMPT_TOKENS, ROOFLINE_NEW_TOKENS = 16, 128
+READINGS = 8
 GREEDY = Sampling(0.0, 1.0, 0)
 
 
 def main() -> None:
-    """Measure one of the three and print; the last line is one JSON object."""
+    """Measure one of them and print; the last line is one JSON object."""
     options = _options()
     torch.set_grad_enabled(False)
     template = Template.load(options.model)
     conversations = [example.messages for _, example in islice(read_examples(options.rows), 2 * PROMPTS)]
-    measure = {"adapters": _adapters, "prefix": _prefix, "weights": _weights}[options.what]
+    measure = {"adapters": _adapters, "prefix": _prefix, "weights": _weights, "roofline": _roofline}[options.what]
     print(json.dumps({"name": f"hosting_{options.what}", **measure(options, template, conversations)}))
 
 
@@ -66,7 +71,7 @@ def _adapters(options: argparse.Namespace, template: Template, rows: list[list[M
         paths = [_random_adapter(options.model, directory / str(number), number) for number in range(IN_USE)]
         size = (paths[0] / "adapter_model.safetensors").stat().st_size
         many = LIMITS._replace(adapter_bytes=options.resident * size)
-        with LocalEngine(options.model, torch.float32) as few, LocalEngine(options.model, torch.float32, many) as all_:
+        with LocalEngine(options.model, best_dtype()) as few, LocalEngine(options.model, best_dtype(), many) as all_:
             for local, registered in ((few, IN_USE), (all_, options.registered)):
                 for number in range(registered):
                     local.engine.load_adapter(str(number), paths[number % IN_USE])
@@ -100,7 +105,7 @@ def _prefix(options: argparse.Namespace, template: Template, rows: list[list[Mes
         for row in rows[:CONCURRENT]
     ]
     plain = LIMITS._replace(prefix_bytes=0)
-    with LocalEngine(options.model, torch.float32) as cached, LocalEngine(options.model, torch.float32, plain) as bare:
+    with LocalEngine(options.model, best_dtype()) as cached, LocalEngine(options.model, best_dtype(), plain) as bare:
         sides = {
             "cached": lambda: _speed(cached, prompts, [None], PREFIX_NEW_TOKENS),
             "without": lambda: _speed(bare, prompts, [None], PREFIX_NEW_TOKENS),
@@ -126,6 +131,41 @@ def _weights(options: argparse.Namespace, template: Template, rows: list[list[Me
                 sides[kind][f"tokens_per_second_at_{at_once}"] = speed
     ratios = {name: round(sides["float16"][name] / speed, 2) for name, speed in sides["float32"].items()}
     return {"ratio": ratios["tokens_per_second_at_1"], "ratios": ratios, "sides": sides}
+
+
+def _roofline(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:
+    dtype = best_dtype()
+    prompts = [template.prompt_ids(row[:-1])[:ROOFLINE_PROMPT_TOKENS] for row in rows[:CONCURRENT]]
+    sizes = AutoModelForCausalLM.from_pretrained(options.model, dtype=dtype).state_dict()
+    weights = sum({value.data_ptr(): value.nbytes for value in sizes.values()}.values())
+    with LocalEngine(options.model, dtype) as local:
+        sides = {
+            f"step_of_{at_once}": partial(_speed, local, prompts[:at_once], [None], ROOFLINE_NEW_TOKENS, at_once)
+            for at_once in (1, 8, CONCURRENT)
+        }
+        speeds = _in_turns(options.repeat, sides)
+    bytes_per_second = _reading_speed()
+    floor = weights / bytes_per_second
+    steps = {name: int(name.rpartition("_")[2]) / speed for name, speed in speeds.items()}
+    return {
+        "ratio": round(floor / steps["step_of_1"], 2),
+        "floor_ms": round(1000 * floor, 2),
+        "steps_ms": {name: round(1000 * seconds, 2) for name, seconds in steps.items()},
+        "shares": {name: round(floor / seconds, 2) for name, seconds in steps.items()},
+        "weights_mb": weights >> 20,
+        "gb_per_second": round(bytes_per_second / 1e9, 1),
+    }
+
+
+def _reading_speed() -> float:
+    """Bytes per second, the best of some readings of a tensor far larger than the caches."""
+    large = torch.ones(1 << 27, dtype=torch.int64)
+    times = []
+    for _ in range(READINGS):
+        began = time.perf_counter()
+        large.sum()
+        times.append(time.perf_counter() - began)
+    return large.nbytes / min(times)
 
 
 def _a_hair_larger(model: Path, directory: Path) -> Path:
@@ -183,7 +223,7 @@ def _random_adapter(model: Path, directory: Path, seed: int) -> Path:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("adapters", "prefix", "weights"))
+    parser.add_argument("what", choices=("adapters", "prefix", "weights", "roofline"))
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="by default the catalogue's")
     parser.add_argument("--repeat", type=int, default=3)

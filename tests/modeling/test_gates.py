@@ -14,7 +14,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
 from tunewise.modeling.gates import gated, use_fast_gates
 
-SHAPE: dict[str, Any] = {"hidden_size": 48, "intermediate_size": 72}
+SHAPE: dict[str, Any] = {"hidden_size": 48, "intermediate_size": 72, "num_attention_heads": 4}
 GATED = {LlamaMLP: LlamaConfig, MistralMLP: MistralConfig, Qwen3MLP: Qwen3Config}
 OTHERS = {GemmaMLP: GemmaConfig, Phi3MLP: Phi3Config}
 

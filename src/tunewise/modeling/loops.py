@@ -43,6 +43,11 @@ class BankArrays(NamedTuple):
     sizes: NDArray[np.int64]
 
 
+def _inner(function: Function) -> Function:
+    """Copied into its callers' innermost loops before they are compiled; called there, it would keep them scalar."""
+    return cast("Function", njit(inline="always", fastmath=FAST_MATH)(function))
+
+
 def _part(function: Function) -> Function:
     """Compiled into the loops that call it."""
     return cast("Function", njit(fastmath=FAST_MATH)(function))
@@ -102,7 +107,7 @@ def _put_compiled(target: Array, place: int, number: Number) -> Callable[..., Nu
     return plain
 
 
-@_part
+@_inner
 def _exponential(x: Number) -> Number:
     """e^x for x ≤ 0, to 1e-7 · (1 + |x| / 2) of it: 2 to an integer, by its bits, times 2 to the rest.
 
@@ -139,13 +144,13 @@ def add_and_norm(hidden: Array, added: Array, weight: Array, epsilon: np.float32
             _put(out, at, _widen(out[at]) * _widen(weight[at]))
 
 
-@_part
+@_inner
 def _sigmoid(number: Number) -> Number:
     small = _exponential(-abs(number))
     return (np.float32(1) if number >= 0 else small) / (np.float32(1) + small)
 
 
-@_part
+@_inner
 def _gate_row(gates: Array, ups: Array, out: Array) -> None:
     for at in range(len(out)):
         number = _widen(gates[at])
