@@ -132,16 +132,19 @@ def _packaged_q4() -> Path:
 def _q8(model: str, directory: Path) -> Path:
     """The same weights with 8 bits each, as our export writes them."""
     base = find(model, get_settings())
-    nothing = dict.fromkeys(("hub_id", "licence", "spec", "result", "verdict"))
     spec = ExportSpec(
         title=model,
         source=base.path,
         kind="model",
         base=base,
+        hub_id=None,
+        licence=None,
         target="gguf",
         quantisation="q8_0",
         output=directory,
-        **nothing,
+        spec=None,
+        result=None,
+        verdict=None,
     )
     file = directory / f"{model}.q8_0.gguf"
     write_gguf(spec, load_model(base.path), Template.load(base.path), file)

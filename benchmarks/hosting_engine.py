@@ -3,7 +3,8 @@
     python benchmarks/hosting_engine.py adapters|prefix|weights|roofline --rows FILE.jsonl [--model DIR] [--repeat 3]
 
 In one process, without HTTP, on a file of chat rows whose last message is the answer; 64 new tokens for each of 64
-prompts, past any end token, 32 at once; sides in turns, `--repeat` times, medians.
+prompts, past any end token, 32 at once; medians of `--repeat` times, sides of one engine in turns. One engine is up at
+a time: two would have twice as many threads as there are cores.
 
 * `adapters`: all prompts ask one adapter (rank 16, all linear layers); then eight, mixed in each batch; then the same
   eight where `--registered` (1,000) are registered and memory is given for `--resident` (16). Goals: eight at 80 % of
@@ -26,7 +27,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -71,21 +71,22 @@ def _adapters(options: argparse.Namespace, template: Template, rows: list[list[M
         paths = [_random_adapter(options.model, directory / str(number), number) for number in range(IN_USE)]
         size = (paths[0] / "adapter_model.safetensors").stat().st_size
         many = LIMITS._replace(adapter_bytes=options.resident * size)
-        with LocalEngine(options.model, best_dtype()) as few, LocalEngine(options.model, best_dtype(), many) as all_:
-            for local, registered in ((few, IN_USE), (all_, options.registered)):
-                for number in range(registered):
-                    local.engine.load_adapter(str(number), paths[number % IN_USE])
-            in_use = [str(options.registered - 1 - number) for number in range(IN_USE)]
+        few: dict[str, list[str | None]] = {
+            "no_adapter": [None],
+            "one_adapter": ["0"],
+            "eight_mixed": [str(number) for number in range(IN_USE)],
+        }
+        with LocalEngine(options.model, best_dtype()) as local:
+            _load(local, paths, IN_USE)
             speeds = _in_turns(
-                options.repeat,
-                {
-                    "no_adapter": lambda: _speed(few, prompts, [None]),
-                    "one_adapter": lambda: _speed(few, prompts, ["0"]),
-                    "eight_mixed": lambda: _speed(few, prompts, [str(number) for number in range(IN_USE)]),
-                    f"eight_of_{options.registered}": lambda: _speed(all_, prompts, in_use),
-                },
+                options.repeat, {name: partial(_speed, local, prompts, own) for name, own in few.items()}
             )
-            held = all_.engine.adapter_bytes()
+        in_use = [str(options.registered - 1 - number) for number in range(IN_USE)]
+        with LocalEngine(options.model, best_dtype(), many) as local:
+            _load(local, paths, options.registered)
+            side = {f"eight_of_{options.registered}": partial(_speed, local, prompts, in_use)}
+            speeds |= _in_turns(options.repeat, side)
+            held = local.engine.adapter_bytes()
     return {
         "ratio": round(speeds["eight_mixed"] / speeds["one_adapter"], 3),
         "sides": speeds,
@@ -105,12 +106,11 @@ def _prefix(options: argparse.Namespace, template: Template, rows: list[list[Mes
         for row in rows[:CONCURRENT]
     ]
     plain = LIMITS._replace(prefix_bytes=0)
-    with LocalEngine(options.model, best_dtype()) as cached, LocalEngine(options.model, best_dtype(), plain) as bare:
-        sides = {
-            "cached": lambda: _speed(cached, prompts, [None], PREFIX_NEW_TOKENS),
-            "without": lambda: _speed(bare, prompts, [None], PREFIX_NEW_TOKENS),
-        }
-        speeds = _in_turns(options.repeat, sides)
+    speeds: dict[str, float] = {}
+    for name, limits in {"cached": LIMITS, "without": plain}.items():
+        with LocalEngine(options.model, best_dtype(), limits) as local:
+            side = {name: partial(_speed, local, prompts, [None], PREFIX_NEW_TOKENS)}
+            speeds |= _in_turns(options.repeat, side)
     return {
         "ratio": round(speeds["cached"] / speeds["without"], 2),
         "sides": speeds,
@@ -121,16 +121,24 @@ def _prefix(options: argparse.Namespace, template: Template, rows: list[list[Mes
 def _weights(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:
     prompts = [template.prompt_ids(row[:-1]) for row in rows[:PROMPTS]]
     sides: dict[str, dict[str, float]] = {"float16": {}, "float32": {}}
-    with ExitStack() as running, tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name:
         models = {"float16": options.model, "float32": _a_hair_larger(options.model, Path(name))}
-        engines = {kind: running.enter_context(LocalEngine(model, torch.float32)) for kind, model in models.items()}
-        for at_once in (1, 8, CONCURRENT):
-            asked = prompts[: 4 * at_once]
-            timed = {kind: partial(_speed, local, asked, [None], at_once=at_once) for kind, local in engines.items()}
-            for kind, speed in _in_turns(options.repeat, timed).items():
-                sides[kind][f"tokens_per_second_at_{at_once}"] = speed
+        for kind, model in models.items():
+            with LocalEngine(model, torch.float32) as local:
+                timed = {
+                    f"tokens_per_second_at_{at_once}": partial(
+                        _speed, local, prompts[: 4 * at_once], [None], at_once=at_once
+                    )
+                    for at_once in (1, 8, CONCURRENT)
+                }
+                sides[kind] = _in_turns(options.repeat, timed)
     ratios = {name: round(sides["float16"][name] / speed, 2) for name, speed in sides["float32"].items()}
     return {"ratio": ratios["tokens_per_second_at_1"], "ratios": ratios, "sides": sides}
+
+
+def _load(local: LocalEngine, paths: Sequence[Path], count: int) -> None:
+    for number in range(count):
+        local.engine.load_adapter(str(number), paths[number % len(paths)])
 
 
 def _roofline(options: argparse.Namespace, template: Template, rows: list[list[Message]]) -> dict[str, Any]:

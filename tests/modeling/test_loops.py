@@ -118,10 +118,12 @@ def test_each_row_gets_its_own_adapter_and_others_are_left_alone(kind: Format) -
     expected = out.float().clone()
     for row, slot in zip(rows.tolist(), slots.tolist(), strict=True):
         low = down[slot].float() @ hidden[row].float()
+        low[8:] *= slot != 2  # whose rank is smaller than its room
         expected[row] = expected[row] * gain[slot].float() + shift[slot].float()
         expected[row, :12] += low[:4] @ up[slot, :4, :12].float()  # the first layer's rank is 4, the second's 8
         expected[row, 12:] += low[4:] @ up[slot, :, 12:].float()
-    bank = BankArrays(array(down), array(up), array(gain), array(shift), np.array([4, 8]), np.array([12, 8]))
+    ranks = np.array([[4, 8], [4, 8], [4, 4]])
+    bank = BankArrays(array(down), array(up), array(gain), array(shift), ranks, np.array([4, 8]), np.array([12, 8]))
     loops.add_adapters(array(hidden), rows, slots, bank, array(out))
     near(out, expected, kind._replace(absolute=1e-4))
 
@@ -135,6 +137,7 @@ def test_numbers_are_rounded_to_the_nearest_and_ties_to_even(kind: Format, numbe
         array(torch.full((1, 4, 1), 0.5, **gain)),
         array(torch.ones(1, 1, **gain)),
         array(torch.zeros(1, 1, **gain)),
+        np.array([[4]]),
         np.array([4]),
         np.array([1]),
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunewise.settings import environment, environment_without
 
-SPINS = "10000"  # GNU's OpenMP counts 100,000 a millisecond
+SPINS = "30000"  # GNU's OpenMP counts 100,000 a millisecond
 LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -21,7 +21,7 @@ def start_child(
 ) -> subprocess.Popen[bytes]:
     """`files`: descriptors that the child inherits.
 
-    Its threads wait for each other awake for a tenth of a millisecond, which is longer than the code between two matrix
+    Its threads wait for each other awake for a third of a millisecond, which is longer than the code between two matrix
     products of one answer, and then sleep. OpenMP would have them spin on for milliseconds: beside another busy process
     a spinning thread keeps the core from the one that it waits for.
     """

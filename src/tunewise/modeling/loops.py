@@ -31,8 +31,9 @@ Loop = TypeVar("Loop", bound=Callable[..., None])
 
 
 class BankArrays(NamedTuple):
-    """The adapters of one packed layer in use: `down` (slots, sum of ranks, in); `up` (slots, largest rank, out);
-    `gain` and `shift` (slots, out); `ranks`, multiples of `RANKS_AT_ONCE`, and `sizes` of the joined layers.
+    """The adapters of one packed layer in use: `down` (slots, sum of room, in); `up` (slots, largest room, out); `gain`
+    and `shift` (slots, out); `ranks` (slots, layers), multiples of `RANKS_AT_ONCE`; `room`, for ranks, and `sizes`, for
+    columns, of each of the joined layers (layers,).
     """
 
     down: Array
@@ -40,6 +41,7 @@ class BankArrays(NamedTuple):
     gain: Array
     shift: Array
     ranks: NDArray[np.int64]
+    room: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
 
@@ -64,7 +66,8 @@ def _compiled(loop: Loop) -> Loop:
 
 def use_threads(count: int) -> None:
     """Compute loops that this thread calls on so many cores, as far as the machine has them."""
-    set_num_threads(min(count, config.NUMBA_NUM_THREADS))
+    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when numba is imported
+    set_num_threads(min(count, most))
 
 
 def array(tensor: Tensor) -> Array:
@@ -333,6 +336,17 @@ def store_and_attend(
 
 
 @_part
+def _lower(given: Array, down: Array, low: Array) -> None:
+    """`low` (ranks,) = `down` (ranks, width) · `given` (width,)."""
+    for rank in range(len(low)):
+        weights = down[rank]
+        total = np.float32(0)
+        for at in range(len(given)):
+            total += given[at] * _widen(weights[at])
+        low[rank] = total
+
+
+@_part
 def _raise(columns: Array, low: Array, up: Array, start: int) -> None:
     """`columns` (width,) += `low` (ranks,) · `up` (ranks or more, out), of which the columns from `start` on."""
     end = start + len(columns)
@@ -354,27 +368,22 @@ def add_adapters(
     `hidden`: (tokens, in); `rows`: (n,), of `hidden` and `out`, best in the order of their `slots` (n,), which are
     places in the bank; `out`: (tokens, out).
     """
-    down, up, gain, shift, ranks, sizes = bank
+    down, up, gain, shift, ranks, room, sizes = bank
     for place in prange(len(rows)):
         row, slot = rows[place], slots[place]
         given, target = np.empty(hidden.shape[1], np.float32), out[row]
         for at in range(len(given)):
             given[at] = _widen(hidden[row, at])
-        low = np.empty(down.shape[1], np.float32)
-        for rank in range(len(low)):
-            weights = down[slot, rank]
-            total = np.float32(0)
-            for at in range(len(given)):
-                total += given[at] * _widen(weights[at])
-            low[rank] = total
+        low = np.empty(up.shape[1], np.float32)
         added = np.empty(out.shape[1], np.float32)
         for at in range(len(added)):
             added[at] = _widen(target[at]) * _widen(gain[slot, at]) + _widen(shift[slot, at])
-        rank, first = 0, 0
+        start, first = 0, 0
         for part in range(len(sizes)):
-            last = first + sizes[part]
-            _raise(added[first:last], low[rank : rank + ranks[part]], up[slot], first)
-            rank += ranks[part]
+            used, last = low[: ranks[slot, part]], first + sizes[part]
+            _lower(given, down[slot, start : start + len(used)], used)
+            _raise(added[first:last], used, up[slot], first)
+            start += room[part]
             first = last
         for at in range(len(added)):
             _put(target, at, added[at])

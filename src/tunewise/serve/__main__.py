@@ -130,9 +130,9 @@ def _announce(options: argparse.Namespace, port: int) -> None:
     ready = {"base_url": f"http://{host}:{port}/v1", "pid": os.getpid()}
     logging.getLogger("tunewise.serve").info("hosting %s at %s", options.name, ready["base_url"])
     if options.ready_file:
-        aside = options.ready_file.with_name(options.ready_file.name + ".part")
-        aside.write_text(json.dumps(ready), encoding="utf-8")
-        aside.replace(options.ready_file)
+        part = options.ready_file.with_name(options.ready_file.name + ".part")
+        part.write_text(json.dumps(ready), encoding="utf-8")
+        part.replace(options.ready_file)
 
 
 def _limits(options: argparse.Namespace) -> Limits:

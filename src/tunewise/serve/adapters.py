@@ -8,7 +8,6 @@ are in memory is `serve.shelf`'s matter.
 
 import json
 import math
-import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,8 +125,8 @@ class Held(NamedTuple):
 class Bank(NamedTuple):
     """The adapters of one packed layer that rows of the current batch use, padded to the largest ranks with zeros.
 
-    `down`: (slots, sum of ranks, in); `up`: (slots, largest rank, out), since each column belongs to one of the joined
-    layers; `gain`, `shift`: (slots, out); `ranks`, `sizes`: of the joined layers.
+    `down`: (slots, sum of room, in); `up`: (slots, largest room, out), since each column belongs to one of the joined
+    layers; `gain`, `shift`: (slots, out); `ranks`: (slots, layers); `room`, for ranks, and `sizes`: of the layers.
     """
 
     down: Tensor
@@ -135,18 +134,20 @@ class Bank(NamedTuple):
     gain: Tensor
     shift: Tensor
     ranks: NDArray[np.int64]
+    room: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
     @classmethod
     def empty(cls, slots: int, width: int, sizes: Sequence[int], ranks: Sequence[int], dtype: torch.dtype) -> "Bank":
         """Room for so many adapters."""
-        out, ranks = sum(sizes), [-(-rank // RANKS_AT_ONCE) * RANKS_AT_ONCE for rank in ranks]
+        out, room = sum(sizes), [_whole(rank) for rank in ranks]
         return cls(
-            torch.zeros(slots, sum(ranks), width, dtype=dtype),
-            torch.zeros(slots, max(ranks), out, dtype=dtype),
+            torch.zeros(slots, sum(room), width, dtype=dtype),
+            torch.zeros(slots, max(room), out, dtype=dtype),
             torch.ones(slots, out, dtype=dtype),
             torch.zeros(slots, out, dtype=dtype),
-            np.array(ranks),
+            np.zeros((slots, len(room)), np.int64),
+            np.array(room),
             np.array(sizes),
         )
 
@@ -154,11 +155,13 @@ class Bank(NamedTuple):
         """Copy one in; None for one that does not touch this layer."""
         for each, value in ((self.down, 0.0), (self.up, 0.0), (self.gain, 1.0), (self.shift, 0.0)):
             each[slot] = value
+        self.ranks[slot] = 0
         if own is None:
             return
         for up in own.ups:
             rank = up.weight.shape[0]
-            start = int(self.ranks[: up.part].sum())
+            start = int(self.room[: up.part].sum())
+            self.ranks[slot, up.part] = _whole(rank)
             self.down[slot, start : start + rank] = own.down[:, up.ranks].T
             self.up[slot, :rank, up.columns] = up.weight
         if own.gain is not None and own.shift is not None:
@@ -167,7 +170,7 @@ class Bank(NamedTuple):
     def arrays(self) -> BankArrays:
         """As `loops` reads it."""
         down, up, gain, shift = map(array, (self.down, self.up, self.gain, self.shift))
-        return BankArrays(down, up, gain, shift, self.ranks, self.sizes)
+        return BankArrays(down, up, gain, shift, self.ranks, self.room, self.sizes)
 
 
 class LoraBank:
@@ -241,7 +244,7 @@ class LoraBank:
         """Make the bank hold these adapters, slot by slot; only what is not there yet is copied."""
         held = [self._own.get(key) for key in keys]
         ranks = [max((own.rank_of(part) for own in held if own), default=0) for part in range(len(self._sizes))]
-        if len(keys) > len(self._banked) or any(map(operator.gt, ranks, self._bank.ranks)):
+        if len(keys) > len(self._banked) or list(map(_whole, ranks)) != self._bank.room.tolist():
             self._bank = Bank.empty(len(keys), self._in, self._sizes, ranks, self._dtype)
             self._banked = [NO_ADAPTER] * len(keys)
         for slot, (key, own) in enumerate(zip(keys, held, strict=True)):
@@ -263,6 +266,11 @@ class LoraBank:
                 low = flat_in[start:end] @ own.down
                 for up in own.ups:
                     flat_out[start:end, up.columns].addmm_(low[:, up.ranks], up.weight)
+
+
+def _whole(rank: int) -> int:
+    """Room for a rank: the loop takes several at once."""
+    return -(-rank // RANKS_AT_ONCE) * RANKS_AT_ONCE
 
 
 def measure_adapter(path: Path, dtype: torch.dtype) -> int:

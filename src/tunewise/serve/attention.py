@@ -1,9 +1,7 @@
 """Attention over packed tokens: one token of each running sequence, then stretches of prompts, in one row.
 
 Knows where each token's keys and values go; knows nothing of weights, positions or sampling. It is registered with
-transformers under `NAME`, so each family's own code does rotary embedding, query norms and projections, and only
-the product with the cache is ours. Grouped queries read their shared keys once: the query heads of a group are laid
-along the query axis instead of repeating keys and values.
+transformers under `NAME`, for families whose own code computes the rest of a layer; `serve.trunk` calls `attend`.
 """
 
 from dataclasses import dataclass, field

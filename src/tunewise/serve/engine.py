@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from tunewise.errors import ServingError, TunewiseError
+from tunewise.modeling.loops import use_threads
 from tunewise.serve.adapters import measure_adapter, read_adapter
 from tunewise.serve.attention import DecodeGroup, PromptSpan, StepLayout
 from tunewise.serve.generation import Deliver, Event, Failed, Finished, Generation, TokenLogprob
@@ -29,6 +30,7 @@ from tunewise.serve.sequences import Choice, Ticket
 from tunewise.serve.shaping import shape
 from tunewise.serve.shelf import Shelf
 from tunewise.serve.text import Decode
+from tunewise.serve.threads import aside
 
 log = logging.getLogger("tunewise.serve")
 
@@ -142,7 +144,7 @@ class Engine:
         """Read an adapter, on the caller's thread; gives what registers it, for the engine's."""
         size = measure_adapter(path, self._network.dtype)
         self._shelf.check_size(name, size)
-        adapter = read_adapter(name, path)
+        adapter = aside(lambda: read_adapter(name, path))
         return lambda: self._shelf.register(
             adapter, size, lambda key: replay(self._network, key, name, path, self._decode)
         )
@@ -184,6 +186,7 @@ class Engine:
 
     def _run(self) -> None:
         torch.set_grad_enabled(mode=False)
+        use_threads(torch.get_num_threads())
         try:
             while self._running:
                 self._read_inbox()

@@ -14,23 +14,21 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from tunewise.errors import ModelError
-from tunewise.modeling.loops import add_adapters, array
+from tunewise.modeling.loops import add_adapters, array, use_threads
 from tunewise.serve import attention
 from tunewise.serve.adapters import NO_ADAPTER, Adapter, AdapterRows, Bank, Segment
 from tunewise.serve.attention import DecodeGroup, PromptSpan, Seen, StepLayout
 from tunewise.serve.kernels import native_bfloat16
 from tunewise.serve.kv import KvShape, Strip
 from tunewise.serve.linear import PackedLinear, pack
+from tunewise.serve.proof import agrees
 from tunewise.serve.token_rows import RowAdapters, RowEmbedding, RowHead
 from tunewise.serve.trunk import Trunk, trunk_of
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 
 WARM_UP_TOKENS = 16
-PROOF_TOKENS = 48
-PROOF_STRIDE = 7  # from one token id to the next
-PROOF_GAPS = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-"""How far logits of two ways to compute the same may be apart, relative: some times what rounding makes of them."""
+SLOTS_AT_ONCE = 4  # by which the adapters' bank grows
 
 
 class Network:
@@ -42,6 +40,7 @@ class Network:
         Raises:
             ModelError: the directory is no model, or of a family that cannot be hosted.
         """
+        use_threads(torch.get_num_threads())
         self.dtype = dtype
         self._rows = AdapterRows()
         self._model = _load(directory, dtype)
@@ -129,8 +128,9 @@ class Network:
         if not missing:
             return
         free = [slot for slot, key in enumerate(self._bank) if key not in used]
+        free.sort(key=lambda slot: self._bank[slot] != NO_ADAPTER)  # empty ones first
         if len(free) < len(missing):
-            more = max(len(missing) - len(free), len(self._bank))
+            more = -(-(len(missing) - len(free)) // SLOTS_AT_ONCE) * SLOTS_AT_ONCE
             free += range(len(self._bank), len(self._bank) + more)
             self._bank += [NO_ADAPTER] * more
         for slot, key in zip(free, missing, strict=False):
@@ -182,26 +182,29 @@ class Network:
 
     @torch.inference_mode()
     def _proved_trunk(self, seen: Sequence[Seen]) -> Trunk | None:
-        """The model's trunk in fewer calls, where it has one that answers as the family's own code does."""
+        """The model's trunk in fewer calls, where it has one whose layers compute what the family's own code does."""
         trunk = trunk_of(self._model, seen)
         if trunk is None:
             return None
-        positions = torch.arange(PROOF_TOKENS)
-        ids = positions * PROOF_STRIDE % self.vocabulary
-        strips = [Strip(self.kv_shape, PROOF_TOKENS) for _ in range(2)]
-        layouts = [StepLayout(spans=[PromptSpan(0, PROOF_TOKENS, strip, 0)]) for strip in strips]
-        expected = self._by_family(ids, positions, layouts[0], positions)
-        found = self._by_trunk(trunk, ids, positions, layouts[1], positions)
-        gap = float((found - expected).norm() / expected.norm())
-        return trunk if gap <= PROOF_GAPS[self.dtype] else None
+        own: Any = self._model
+        limits = (self.vocabulary, self.context_length)
+        try:
+            return trunk if agrees(trunk, own.model.layers, self._by_family_all, self.kv_shape, limits) else None
+        except (RuntimeError, TypeError, ValueError):  # of another shape or signature than the names said
+            return None
+
+    def _by_family_all(self, ids: Tensor, positions: Tensor, layout: StepLayout) -> Tensor:
+        return self._by_family(ids, positions, layout, torch.arange(len(ids)))
 
     def warm_up(self) -> None:
         """Compute a short prompt, then a token after it, so that the first request does not pay for set-up."""
-        strip, one = Strip(self.kv_shape, WARM_UP_TOKENS), torch.zeros(1, dtype=torch.long)
+        strip = Strip(self.kv_shape, WARM_UP_TOKENS)
         ids, positions = torch.zeros(WARM_UP_TOKENS, dtype=torch.long), torch.arange(WARM_UP_TOKENS)
         self.forward(ids, positions, StepLayout(spans=[PromptSpan(0, WARM_UP_TOKENS, strip, 0)]), positions[-1:])
-        group = DecodeGroup(0, 1, strip.kv[:, :, None], positions[-1:])
-        self.forward(one, positions[-1:], StepLayout(groups=[group]), one)
+        for answers in (1, 2):  # Numba compiles for the layout of an array, and one row's is another
+            kv, last = self.kv_shape.empty(answers, capacity=WARM_UP_TOKENS), positions[-1:].expand(answers)
+            rows = torch.arange(answers)
+            self.forward(rows, last, StepLayout(groups=[DecodeGroup(0, answers, kv, last)]), rows)
         bank = Bank.empty(1, 1, [1], [1], self.dtype)
         row = torch.zeros(1, 1, dtype=self.dtype)
         add_adapters(array(row), np.array([0]), np.array([0]), bank.arrays(), array(row))

@@ -19,6 +19,7 @@ from typing import Protocol
 from tunewise.errors import ModelError, TunewiseError
 from tunewise.serve.adapters import NO_ADAPTER, Adapter, read_adapter
 from tunewise.serve.sequences import Ticket
+from tunewise.serve.threads import aside
 
 log = logging.getLogger("tunewise.serve")
 
@@ -180,7 +181,7 @@ class Shelf:
             return False
         self._make_room(entry.size, in_use)  # now, or those that came later for what has to go would keep it in use
         self._reading = key
-        reading = self._reader.submit(read_adapter, entry.name, entry.path)
+        reading = self._reader.submit(aside, partial(read_adapter, entry.name, entry.path))
         reading.add_done_callback(lambda done: self._later(partial(self._arrived, key, done)))
         return True
 

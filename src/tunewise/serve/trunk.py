@@ -1,8 +1,8 @@
 """The layers of the Llama shape in as few calls as possible: a norm, rotary attention, a norm, a gated product.
 
-Llama, Mistral, Qwen 2 and 3 and SmolLM have it. Knows the modules' names and the order of their work; a model is
-computed here only where its modules are named so, and `Network` then holds the result against the family's own code
-before it is used. Between the matrix products are `modeling.loops`, where transformers' code calls some twenty
+Llama, Mistral, Qwen 2 and 3 and SmolLM 2 have it. Knows the modules' names and the order of their work; a model is
+computed here only where its modules are named so, and `serve.proof` then holds every layer against the family's own
+code before it is used. Between the matrix products are `modeling.loops`, where transformers' code calls some twenty
 operations.
 """
 
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from tunewise.modeling import loops
 from tunewise.modeling.loops import Array, array
+from tunewise.modeling.norms import EPSILONS
 from tunewise.serve.attention import Heads, Seen, StepLayout, attend
 from tunewise.serve.linear import PackedLinear, Part
 
@@ -26,7 +27,6 @@ LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 HEAD_NORMS = {"q_norm", "k_norm"}
 MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
-EPSILONS = ("variance_epsilon", "eps")  # what the families call it
 
 
 class Norm(NamedTuple):
@@ -34,6 +34,13 @@ class Norm(NamedTuple):
 
     weight: Array
     epsilon: np.float32
+
+
+class Turn(NamedTuple):
+    """Each token's rotation: (tokens, head_dim), float32."""
+
+    cosines: Array
+    sines: Array
 
 
 class Layer(NamedTuple):
@@ -62,24 +69,40 @@ class Trunk:
 
     def forward(self, hidden: Tensor, positions: Tensor, layout: StepLayout, picked: Tensor) -> Tensor:
         """`hidden`: (tokens, width), embedded, which is overwritten → (rows, width), normed, of the rows `picked`."""
-        cosines, sines = (each[0].float().numpy() for each in self._rotary(hidden[None], positions[None]))
-        added, normed = torch.zeros_like(hidden), torch.empty_like(hidden)
-        gated = hidden.new_empty(len(hidden), self._layers[0].down.in_features)
-        for index, layer in enumerate(self._layers):
-            _add_and_norm(hidden, added, layer.before_attention, normed)
-            heads = layer.joined(normed).view(len(hidden), self._heads + 2 * self._kv_heads, -1)
-            turned = self._heads + self._kv_heads
-            norms, epsilon = layer.head_norms
-            loops.rotate(array(heads), cosines, sines, self._heads, turned, norms, epsilon)
-            parts = Heads(*heads.split((self._heads, self._kv_heads, self._kv_heads), dim=1))
-            attended = attend(layout, index, parts, layer.seen.scaling, layer.seen.window)
-            added = layer.out(attended.flatten(1))
-            _add_and_norm(hidden, added, layer.before_mlp, normed)
-            loops.gate_joined(array(layer.gate_up(normed)), array(gated))
-            added = layer.down(gated)
+        turn, added = self._turn(hidden, positions), torch.zeros_like(hidden)
+        for index in range(len(self._layers)):
+            added = self._layer(index, hidden, added, turn, layout)
         hidden, added = hidden[picked], added[picked]
-        _add_and_norm(hidden, added, self._last, normed := torch.empty_like(hidden))
+        normed = torch.empty_like(hidden)
+        _add_and_norm(hidden, added, self._last, normed)
         return normed
+
+    def layer(self, index: int, hidden: Tensor, positions: Tensor, layout: StepLayout) -> Tensor:
+        """One layer by itself: `hidden` (tokens, width), which is left as it is → (tokens, width)."""
+        turn, summed = self._turn(hidden, positions), hidden.clone()
+        return summed + self._layer(index, summed, torch.zeros_like(hidden), turn, layout)
+
+    def _turn(self, hidden: Tensor, positions: Tensor) -> Turn:
+        cosines, sines = (each[0].float() for each in self._rotary(hidden[None], positions[None]))
+        if cosines.shape != (len(hidden), self._layers[0].seen.head_dim):
+            raise ValueError(f"rotary positions of shape {tuple(cosines.shape)}")
+        return Turn(cosines.numpy(), sines.numpy())
+
+    def _layer(self, index: int, hidden: Tensor, added: Tensor, turn: Turn, layout: StepLayout) -> Tensor:
+        """Add to `hidden` what is still to be `added`, and all of a layer but its last sum, which is given."""
+        layer, normed = self._layers[index], torch.empty_like(hidden)
+        _add_and_norm(hidden, added, layer.before_attention, normed)
+        heads = layer.joined(normed).view(len(hidden), self._heads + 2 * self._kv_heads, layer.seen.head_dim)
+        turned = self._heads + self._kv_heads
+        norms, epsilon = layer.head_norms
+        loops.rotate(array(heads), turn.cosines, turn.sines, self._heads, turned, norms, epsilon)
+        parts = Heads(*heads.split((self._heads, self._kv_heads, self._kv_heads), dim=1))
+        attended = attend(layout, index, parts, layer.seen.scaling, layer.seen.window)
+        _add_and_norm(hidden, layer.out(attended.flatten(1)), layer.before_mlp, normed)
+        gated = hidden.new_empty(len(hidden), layer.down.in_features)
+        loops.gate_joined(array(layer.gate_up(normed)), array(gated))
+        last: Tensor = layer.down(gated)
+        return last
 
 
 def trunk_of(model: PreTrainedModel, seen: Sequence[Seen]) -> Trunk | None:
@@ -105,7 +128,10 @@ def _has_shape(layer: nn.Module) -> bool:
     norms += [attention[name] for name in attention.keys() & HEAD_NORMS]
     return (
         attention.keys() in (ATTENTION, ATTENTION | HEAD_NORMS)
+        and getattr(children["self_attn"], "use_rope", True)
         and mlp.keys() == MLP
+        and isinstance(mlp["down_proj"], PackedLinear)
+        and isinstance(attention["o_proj"], PackedLinear)
         and isinstance(mlp["gate_proj"], Part)
         and isinstance(attention["q_proj"], Part)
         and all(_epsilon(norm) is not None for norm in norms)
