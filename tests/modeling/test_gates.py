@@ -12,6 +12,7 @@ from transformers.models.mistral.modeling_mistral import MistralMLP
 from transformers.models.phi3.modeling_phi3 import Phi3MLP
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
+from modeling.test_norms import run
 from tunewise.modeling.gates import gated, use_fast_gates
 
 SHAPE: dict[str, Any] = {"hidden_size": 48, "intermediate_size": 72, "num_attention_heads": 4}
@@ -23,14 +24,6 @@ def made(family: Any, config: Any, dtype: torch.dtype = torch.float32) -> nn.Mod
     torch.manual_seed(1)
     module: nn.Module = family(config(**SHAPE))
     return module.to(dtype).requires_grad_(False)
-
-
-def run(module: nn.Module, x: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and gradient."""
-    own = x.clone().requires_grad_()
-    out: Tensor = module(own)
-    (gradient,) = torch.autograd.grad(out, own, upstream)
-    return out.detach(), gradient
 
 
 @pytest.mark.parametrize("family", GATED)

@@ -44,6 +44,11 @@ def rms_norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
     return out
 
 
+def epsilon_of(module: nn.Module) -> object:
+    """A norm's epsilon, by any of its names; None where it has none."""
+    return next((getattr(module, name) for name in EPSILONS if hasattr(module, name)), None)
+
+
 def use_fast_norms(model: nn.Module) -> None:
     """Replace the forward of each frozen RMSNorm; whatever else normalises stays as it is."""
     for module in model.modules():
@@ -62,7 +67,7 @@ def _rms_norm_of(module: nn.Module) -> tuple[Tensor, float] | None:
     if not type(module).__name__.endswith("RMSNorm"):
         return None
     weight = getattr(module, "weight", None)
-    epsilon = next((getattr(module, name) for name in EPSILONS if hasattr(module, name)), None)
+    epsilon = epsilon_of(module)
     if not isinstance(weight, Tensor) or weight.requires_grad or not isinstance(epsilon, float):
         return None
     x = torch.linspace(-2, 3, PROBE_TOKENS * weight.numel()).view(PROBE_TOKENS, -1).to(weight)

@@ -125,52 +125,41 @@ class Held(NamedTuple):
 class Bank(NamedTuple):
     """The adapters of one packed layer that rows of the current batch use, padded to the largest ranks with zeros.
 
-    `down`: (slots, sum of room, in); `up`: (slots, largest room, out), since each column belongs to one of the joined
-    layers; `gain`, `shift`: (slots, out); `ranks`: (slots, layers); `room`, for ranks, and `sizes`: of the layers.
+    `arrays` says what they are, and is the same memory; a column of `up` belongs to one of the joined layers.
     """
 
     down: Tensor
     up: Tensor
     gain: Tensor
     shift: Tensor
-    ranks: NDArray[np.int64]
-    room: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    arrays: BankArrays
 
     @classmethod
     def empty(cls, slots: int, width: int, sizes: Sequence[int], ranks: Sequence[int], dtype: torch.dtype) -> "Bank":
         """Room for so many adapters."""
         out, room = sum(sizes), [_whole(rank) for rank in ranks]
-        return cls(
-            torch.zeros(slots, sum(room), width, dtype=dtype),
-            torch.zeros(slots, max(room), out, dtype=dtype),
-            torch.ones(slots, out, dtype=dtype),
-            torch.zeros(slots, out, dtype=dtype),
-            np.zeros((slots, len(room)), np.int64),
-            np.array(room),
-            np.array(sizes),
-        )
+        down = torch.zeros(slots, sum(room), width, dtype=dtype)
+        up = torch.zeros(slots, max(room), out, dtype=dtype)
+        gain, shift = torch.ones(slots, out, dtype=dtype), torch.zeros(slots, out, dtype=dtype)
+        own_ranks = np.zeros((slots, len(room)), np.int64)
+        weights = (array(down), array(up), array(gain), array(shift))
+        return cls(down, up, gain, shift, BankArrays(*weights, own_ranks, np.array(room), np.array(sizes)))
 
     def put(self, slot: int, own: Held | None) -> None:
         """Copy one in; None for one that does not touch this layer."""
         for each, value in ((self.down, 0.0), (self.up, 0.0), (self.gain, 1.0), (self.shift, 0.0)):
             each[slot] = value
-        self.ranks[slot] = 0
+        self.arrays.ranks[slot] = 0
         if own is None:
             return
         for up in own.ups:
             rank = up.weight.shape[0]
-            start = int(self.room[: up.part].sum())
-            self.ranks[slot, up.part] = _whole(rank)
+            start = int(self.arrays.room[: up.part].sum())
+            self.arrays.ranks[slot, up.part] = _whole(rank)
             self.down[slot, start : start + rank] = own.down[:, up.ranks].T
             self.up[slot, :rank, up.columns] = up.weight
         if own.gain is not None and own.shift is not None:
             self.gain[slot], self.shift[slot] = own.gain, own.shift
-
-    def arrays(self) -> BankArrays:
-        """As `loops` reads it."""
-        down, up, gain, shift = map(array, (self.down, self.up, self.gain, self.shift))
-        return BankArrays(down, up, gain, shift, self.ranks, self.room, self.sizes)
 
 
 class LoraBank:
@@ -244,7 +233,7 @@ class LoraBank:
         """Make the bank hold these adapters, slot by slot; only what is not there yet is copied."""
         held = [self._own.get(key) for key in keys]
         ranks = [max((own.rank_of(part) for own in held if own), default=0) for part in range(len(self._sizes))]
-        if len(keys) > len(self._banked) or list(map(_whole, ranks)) != self._bank.room.tolist():
+        if len(keys) > len(self._banked) or list(map(_whole, ranks)) != self._bank.arrays.room.tolist():
             self._bank = Bank.empty(len(keys), self._in, self._sizes, ranks, self._dtype)
             self._banked = [NO_ADAPTER] * len(keys)
         for slot, (key, own) in enumerate(zip(keys, held, strict=True)):
@@ -258,7 +247,7 @@ class LoraBank:
             return
         flat_in, flat_out = hidden.view(-1, hidden.shape[-1]), output.view(-1, output.shape[-1])
         if len(rows.single) and self._bank.down.shape[1]:
-            add_adapters(array(flat_in), rows.single, rows.slots, self._bank.arrays(), array(flat_out))
+            add_adapters(array(flat_in), rows.single, rows.slots, self._bank.arrays, array(flat_out))
         for start, end, key in rows.segments:
             if (own := self._own.get(key)) is not None:
                 if own.gain is not None and own.shift is not None:

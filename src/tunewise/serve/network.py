@@ -202,12 +202,13 @@ class Network:
         ids, positions = torch.zeros(WARM_UP_TOKENS, dtype=torch.long), torch.arange(WARM_UP_TOKENS)
         self.forward(ids, positions, StepLayout(spans=[PromptSpan(0, WARM_UP_TOKENS, strip, 0)]), positions[-1:])
         for answers in (1, 2):  # Numba compiles for the layout of an array, and one row's is another
-            kv, last = self.kv_shape.empty(answers, capacity=WARM_UP_TOKENS), positions[-1:].expand(answers)
+            kv = self.kv_shape.empty(answers, capacity=WARM_UP_TOKENS)
+            last = torch.full((answers,), WARM_UP_TOKENS - 1)
             rows = torch.arange(answers)
             self.forward(rows, last, StepLayout(groups=[DecodeGroup(0, answers, kv, last)]), rows)
         bank = Bank.empty(1, 1, [1], [1], self.dtype)
         row = torch.zeros(1, 1, dtype=self.dtype)
-        add_adapters(array(row), np.array([0]), np.array([0]), bank.arrays(), array(row))
+        add_adapters(array(row), np.array([0]), np.array([0]), bank.arrays, array(row))
 
 
 def best_dtype() -> torch.dtype:

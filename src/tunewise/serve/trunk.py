@@ -7,7 +7,7 @@ operations.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tunewise.modeling import loops
+from tunewise.modeling.gates import PARTS
 from tunewise.modeling.loops import Array, array
-from tunewise.modeling.norms import EPSILONS
+from tunewise.modeling.norms import epsilon_of
 from tunewise.serve.attention import Heads, Seen, StepLayout, attend
 from tunewise.serve.linear import PackedLinear, Part
 
@@ -26,7 +27,6 @@ Module: TypeAlias = Any
 LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 HEAD_NORMS = {"q_norm", "k_norm"}
-MLP = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 
 
 class Norm(NamedTuple):
@@ -129,12 +129,12 @@ def _has_shape(layer: nn.Module) -> bool:
     return (
         attention.keys() in (ATTENTION, ATTENTION | HEAD_NORMS)
         and getattr(children["self_attn"], "use_rope", True)
-        and mlp.keys() == MLP
+        and mlp.keys() == PARTS
         and isinstance(mlp["down_proj"], PackedLinear)
         and isinstance(attention["o_proj"], PackedLinear)
         and isinstance(mlp["gate_proj"], Part)
         and isinstance(attention["q_proj"], Part)
-        and all(_epsilon(norm) is not None for norm in norms)
+        and all(isinstance(epsilon_of(norm), float) for norm in norms)
     )
 
 
@@ -160,11 +160,7 @@ def _head_norms(attention: Module, dtype: torch.dtype) -> Norm:
 
 
 def _norm(module: Module) -> Norm:
-    return Norm(array(module.weight.detach()), np.float32(_epsilon(module)))
-
-
-def _epsilon(module: nn.Module) -> float | None:
-    return next((getattr(module, name) for name in EPSILONS if hasattr(module, name)), None)
+    return Norm(array(module.weight.detach()), np.float32(cast(float, epsilon_of(module))))
 
 
 def _add_and_norm(hidden: Tensor, added: Tensor, norm: Norm, normed: Tensor) -> None:
